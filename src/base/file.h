@@ -1,0 +1,57 @@
+/* The file doors. Reading: a mapped, bounded view of a regular file. Writing: beside the target, fsync, rename, fsync the folder;
+ * a killed or failed run leaves the old file or the new one, never a third thing (RELIABILITY W1, W2, F8, D4).
+ */
+#ifndef TT_BASE_FILE_H
+#define TT_BASE_FILE_H
+
+#include "trimtab/status.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+/* ---- reading ---- */
+typedef struct tt__map {
+    const uint8_t *data;        /* lent; valid until tt__map_close */
+    uint64_t size;
+    uint64_t dev, ino, mtime_ns; /* identity at open, for caches and for "output is input" checks */
+    char *path;
+} tt__map;
+
+/* Maps a regular file read-only. Empty files give data != NULL, size 0. Pipes, folders, devices are refused (TT_BADFILE); a
+ * missing file is TT_FAIL "no such file". */
+tt_status tt__map_open(const char *path, tt__map *out, tt_err *err);
+void tt__map_close(tt__map *map);
+/* Tells the system that these bytes are not needed resident any more (used after repacking). */
+void tt__map_release(const tt__map *map, uint64_t offset, uint64_t bytes);
+
+/* Whole small file into memory, NUL-terminated; refuses above `limit` bytes. Caller frees *out with tt__free. */
+tt_status tt__read_file(const char *path, uint64_t limit, char **out, size_t *size, tt_err *err);
+
+bool tt__exists(const char *path);
+bool tt__is_dir(const char *path);
+bool tt__same_file(const char *a, const char *b);     /* dev and inode equal */
+
+/* ---- writing ---- */
+typedef struct tt__writer tt__writer;
+/* Starts "DIR/.NAME.XXXXXX.tmp" beside path (O_EXCL|O_NOFOLLOW, mode 0600, final mode by umask). expect_bytes > 0: checks free
+ * space and reserves it first, TT_RESOURCE when the disk is too small. */
+tt_status tt__writer_open(const char *path, uint64_t expect_bytes, tt__writer **out, tt_err *err);
+tt_status tt__write(tt__writer *w, const void *data, size_t bytes, tt_err *err);   /* buffered */
+tt_status tt__write_zeros(tt__writer *w, size_t bytes, tt_err *err);
+tt_status tt__write_at(tt__writer *w, uint64_t offset, const void *data, size_t bytes, tt_err *err); /* patch earlier bytes */
+uint64_t tt__writer_offset(const tt__writer *w);
+tt_status tt__writer_commit(tt__writer *w, tt_err *err);   /* frees w in every case; on failure the temporary is gone, old file stays */
+void tt__writer_abort(tt__writer *w);                       /* NULL is fine */
+
+/* write + commit of a small file */
+tt_status tt__write_file(const char *path, const void *data, size_t bytes, tt_err *err);
+
+tt_status tt__mkdirs(const char *path, tt_err *err);        /* like mkdir -p, mode 0777 & ~umask */
+tt_status tt__remove(const char *path, tt_err *err);        /* a file or an empty folder; missing is fine */
+tt_status tt__remove_tree(const char *path, tt_err *err);   /* only regular files and folders, does not follow links */
+
+/* A path inside a folder, from an untrusted name: no '/', "..", NUL, control bytes at the wrong places; ≤ 255 bytes (D2).
+ * Sub-folders allowed with '/'. Fails TT_BADFILE. Caller frees. */
+tt_status tt__path_join_checked(const char *dir, const char *relative, char **out, tt_err *err);
+char *tt__path_join(const char *dir, const char *name);     /* trusted parts; NULL when out of memory; caller frees */
+
+#endif

@@ -1,0 +1,18 @@
+/* The thread pool of a context: spin briefly, then park on a futex. Work is a number of tiles; which worker takes a tile never
+ * changes the result, because a tile writes only its own outputs and sums are split by tile, not by thread (DESIGN 5, Determinism).
+ */
+#ifndef TT_BASE_THREAD_H
+#define TT_BASE_THREAD_H
+#include "trimtab/status.h"
+#include <stdint.h>
+typedef struct tt__pool tt__pool;
+typedef void (*tt__tile_fn)(void *arg, int64_t tile, int worker);
+tt_status tt__pool_create(int threads, tt__pool **out, tt_err *err);   /* threads counts the caller; 1 makes no thread */
+void tt__pool_free(tt__pool *pool);
+int tt__pool_threads(const tt__pool *pool);
+/* Runs fn for tile 0 … tiles-1 and returns when all are done. Tiles are dealt from an atomic counter. Not reentrant: called
+ * from inside a tile it runs the tiles on the spot. Never fails. */
+void tt__pool_run(tt__pool *pool, int64_t tiles, tt__tile_fn fn, void *arg);
+/* Cores this process may use: affinity mask and cgroup quota, at least 1. */
+int tt__cpus_usable(void);
+#endif

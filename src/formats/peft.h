@@ -1,0 +1,18 @@
+/* PEFT prompt-tuning folders: adapter_config.json + adapter_model.safetensors (tuning.md A11), and trimtab.json beside them. */
+#ifndef TT_FORMATS_PEFT_H
+#define TT_FORMATS_PEFT_H
+#include "trimtab/status.h"
+#include <stdint.h>
+typedef struct tt_peft_prompt {
+    int64_t tokens, width;
+    float *embeddings;            /* [tokens, width], owned */
+    char *base_model;             /* base_model_name_or_path or NULL, owned */
+    char *base_sha256;            /* from trimtab.json or NULL, owned */
+    int64_t n_layers, n_heads;    /* as recorded, 0 when absent */
+} tt_peft_prompt;
+tt_status tt__peft_load(const char *dir, tt_peft_prompt *out, tt_err *err);
+void tt__peft_free(tt_peft_prompt *p);
+/* Both files and trimtab.json (its text given, or NULL) appear together: written to DIR.tmp… and renamed when DIR is new,
+ * file by file, weights first, when it exists. */
+tt_status tt__peft_save(const char *dir, const tt_peft_prompt *p, const char *trimtab_json, tt_err *err);
+#endif

@@ -1,0 +1,36 @@
+/* Causal grouped-query attention for many rows at once, f32 accumulation, probabilities never stored (recomputed in backward).
+ *
+ * Rows come as S independent sequences of T new rows each (row s*T + t). A sequence sees, in this order: a shared prefix of P finished
+ * positions, its own past of N cached positions, and its own new rows 0…t. Any of P, N may be 0. Head h reads kv head h / (H/Hkv).
+ *   out[row, h, :] = Σ_j softmax_j(scale * q[row,h]·k_j) v_j
+ */
+#ifndef TT_KERNELS_ATTENTION_H
+#define TT_KERNELS_ATTENTION_H
+#include "trimtab/status.h"
+#include <stdint.h>
+struct tt_ctx;
+
+typedef enum tt_kvtype { TT_KV_F32, TT_KV_F16 } tt_kvtype;
+
+typedef struct tt_attn {
+    int64_t S, T;                 /* sequences, new rows of each */
+    int64_t H, Hkv, D;            /* heads, kv heads, head size */
+    float scale;
+    const float *q; int64_t ldq;  /* [S*T, H*D] rotated */
+    const float *k, *v; int64_t ldkv;   /* new rows [S*T, Hkv*D], k rotated */
+    /* shared prefix, P positions: layout [P, Hkv*D], f32 or f16 */
+    int64_t P; tt_kvtype p_type; const void *pk, *pv; int64_t ldp;
+    /* own past, N positions: sequence s at pastk + s * past_stride elements, rows ldpast apart; f32 or f16 */
+    int64_t N; tt_kvtype past_type; const void *pastk, *pastv; int64_t ldpast, past_stride;
+    float *out; int64_t ldo;      /* [S*T, H*D] */
+    float *lse;                   /* [S*T, H] log-sum-exp of the scaled scores, for backward; NULL: not wanted */
+} tt_attn;
+
+void tt__attention(struct tt_ctx *ctx, const tt_attn *a);
+
+/* Gradients. dout [S*T, H*D]; writes dq (=), dk, dv (=) of the new rows; adds to dpk, dpv [P, Hkv*D] f32 when P > 0 and they are not NULL
+ * (a prefix that is trained must be f32). The past is constant. Needs a->out and a->lse of the forward. */
+void tt__attention_bwd(struct tt_ctx *ctx, const tt_attn *a, const float *dout, float *dq, float *dk, float *dv, float *dpk, float *dpv);
+/* Scratch per worker for these sizes. */
+size_t tt__attention_scratch(const struct tt_ctx *ctx, int64_t T, int64_t D, int64_t P, int64_t N);
+#endif

@@ -1,0 +1,84 @@
+/* Operators: what one weight matrix IS. W is [rows, cols] (out, in); y = x W^T.
+ *
+ * One file per representation, one line in linops.inc. A representation must give: decode of a rectangle to f32, its state as named
+ * segments, bytes. From the decode alone it gets batches, gradients through itself and calibration (gemm.h); it adds a row kernel
+ * when it wants fast decoding of single tokens.
+ */
+#ifndef TT_LINOP_H
+#define TT_LINOP_H
+#include "base/ctx.h"
+#include "formats/dtype.h"
+#include "kernels/gemm.h"
+#include "kernels/kernels.h"
+
+typedef struct tt_linop tt_linop;
+
+/* A prepared activation: made once, shared by the operators that read the same input (q/k/v, gate/up). */
+typedef struct tt_act {
+    const float *x; int64_t ldx;       /* [T, n] */
+    int64_t T, n;
+    bool fast;                          /* integer path allowed */
+    tt_q8 q8;                           /* filled when fast and T is small (tt__act_prepare) */
+} tt_act;
+/* Bytes of workspace for T rows of n. */
+size_t tt__act_bytes(int64_t T, int64_t n);
+/* x is lent. With fast the rows are rounded to 8 bits into ws. */
+void tt__act_prepare(tt_ctx *ctx, tt_act *act, const float *x, int64_t ldx, int64_t T, int64_t n, bool fast, void *ws);
+
+typedef struct tt_segment { const char *name; const void *data; uint64_t bytes; } tt_segment;   /* name: "codes", "scales", "mask" … */
+
+typedef struct tt_linop_vtable {
+    const char *name;                   /* "block", "group", "sparseq", "dense" */
+    /* rectangle to f32 (see tt_wsrc) */
+    void (*decode)(const tt_linop *op, int64_t r0, int64_t r1, int64_t c0, int64_t c1, float *out, int64_t ld);
+    /* Y[t, r0…r1) for T ≤ 8 rows of a fast activation, or NULL: no integer path */
+    void (*rowdot)(tt_ctx *ctx, const tt_linop *op, const tt_act *act, int64_t r0, int64_t r1, float *Y, int64_t ldy);
+    /* state as byte segments; returns their number (≤ 8) */
+    int (*segments)(const tt_linop *op, tt_segment out[8]);
+    /* the inverse: describe → operator; segments lent for the operator's life unless `copy`; every size and code is checked */
+    tt_status (*load)(tt_ctx *ctx, const char *params, int64_t rows, int64_t cols, const tt_segment *seg, int n_seg, tt_linop **out, tt_err *err);
+    /* parameters as text for the file: "bits=4,group=64" */
+    void (*describe)(const tt_linop *op, char *buf, size_t n);
+    void (*free)(tt_linop *op);
+    /* trainable state inside (scales …) and its gradient given X and G; NULL until a method needs it */
+    int (*params)(tt_linop *op, float *out[4], int64_t n[4]);
+    void (*grad_params)(tt_ctx *ctx, const tt_linop *op, const float *X, const float *G, int64_t T, float *const grad[4]);
+} tt_linop_vtable;
+
+struct tt_linop {
+    const tt_linop_vtable *v;
+    int64_t rows, cols;
+    int64_t col_unit;
+    tt_dtype dtype;                     /* of dense and block: standard GGUF type; TT_DTYPE_COUNT for own operators */
+    const void *data;                   /* of dense and block: lent from the map, or owned */
+    void *owned;                        /* freed by free() */
+};
+
+const tt_linop_vtable *tt__linop_find(const char *name);
+void tt__linop_free(tt_linop *op);
+
+/* ---- makers ---- */
+/* A standard type over lent bytes (a mapped tensor); dense for F32, F16, BF16, block otherwise. */
+tt_status tt__linop_from_bytes(tt_ctx *ctx, tt_dtype type, const void *data, int64_t rows, int64_t cols, tt_linop **out, tt_err *err);
+/* A standard type quantized or converted from f32 (copied). */
+tt_status tt__linop_encode(tt_ctx *ctx, tt_dtype type, const float *W, int64_t rows, int64_t cols, tt_linop **out, tt_err *err);
+/* group: codes u8 [rows, cols] in 0 … 2^bits-1, scales [rows, ceil(cols/group)] with kind in `halfgrid` (1: grid without zero). */
+tt_status tt__linop_group(tt_ctx *ctx, int bits, int group, const uint8_t *codes, const float *scales, const uint8_t *halfgrid,
+                          int64_t rows, int64_t cols, tt_linop **out, tt_err *err);
+/* sparseq: the same plus keep u8 [rows, cols]; bits 2, 3, 4, 8, or 16 (then values f32 → f16 and codes/scales are NULL). */
+tt_status tt__linop_sparseq(tt_ctx *ctx, int bits, int group, const uint8_t *keep, const uint8_t *codes, const float *scales,
+                            const uint8_t *halfgrid, const float *values, int64_t rows, int64_t cols, tt_linop **out, tt_err *err);
+/* Any operator decoded to dense f32 (the labelled expansion). */
+tt_status tt__linop_expand(tt_ctx *ctx, const tt_linop *op, tt_linop **out, tt_err *err);
+
+/* ---- use ---- */
+uint64_t tt__linop_bytes(const tt_linop *op);           /* all segments */
+static inline double tt__linop_macs(const tt_linop *op, int64_t T) { return (double)op->rows * (double)op->cols * (double)T; }
+void tt__linop_label(const tt_linop *op, char *buf, size_t n);   /* "Q4_0", "sparseq(bits=4,group=64)" */
+tt_wsrc tt__linop_wsrc(const tt_linop *op);
+void tt__linop_rows(const tt_linop *op, int64_t r0, int64_t r1, float *out);    /* [r1-r0, cols], embedding look-ups too */
+/* Y [T, rows] = x W^T, by the path that fits T and act->fast.  dX [T, cols] = (or +=) G W. Scratch must be reserved. */
+void tt__linop_apply(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *Y, int64_t ldy);
+void tt__linop_apply_t(tt_ctx *ctx, const tt_linop *op, const float *G, int64_t ldg, int64_t T, float *dX, int64_t lddx, bool accumulate);
+size_t tt__linop_scratch(tt_ctx *ctx, const tt_linop *op);
+#endif

@@ -1,0 +1,119 @@
+/* A network: architecture + weights, immutable after open. Public `tt_model` (engine/model.c) is a net with its tokenizer and file.
+ *
+ * One architecture per file and one line in archs.inc (llama.c). It declares its hyper-parameter table (type, range, divisibility; F7),
+ * its weights with their GGUF and Hugging Face names, and records its block graph from tensor ops; everything else here is shared.
+ */
+#ifndef TT_MODELS_NET_H
+#define TT_MODELS_NET_H
+#include "base/util.h"
+#include "formats/gguf.h"
+#include "formats/safetensors.h"
+#include "linop/linop.h"
+#include "tensor/graph.h"
+
+typedef struct tt_hparams {
+    int64_t n_vocab, n_embd, n_layer, n_head, n_head_kv, head_dim, n_ff, n_ctx;
+    float rms_eps, rope_base;
+    bool tied;                           /* no output matrix of its own */
+} tt_hparams;
+
+typedef struct tt_weight {
+    char name[64];                       /* GGUF: "blk.3.attn_q.weight" */
+    char hf[96];                         /* "model.layers.3.self_attn.q_proj.weight" */
+    int layer;                           /* -1: outside the blocks */
+    int input;                           /* matrices with equal (layer, input) read the same activation: 0 q k v, 1 o, 2 gate up, 3 down */
+    bool linear;                         /* a matrix that compression methods may replace */
+    bool permute;                        /* rows interleaved in GGUF of this architecture (q, k of llama) */
+    int64_t permute_heads;
+    int64_t rows, cols;                  /* rows = 1 for vectors */
+    tt_linop *op;                        /* matrices; owned */
+    float *vec;                          /* vectors (norm gains), f32; owned */
+} tt_weight;
+
+typedef struct tt_net tt_net;
+typedef struct tt_arch {
+    const char *name;                    /* GGUF general.architecture */
+    const char *hf_type;                 /* config.json model_type */
+    tt_status (*hparams_gguf)(const tt_gguf *g, tt_hparams *out, tt_err *err);
+    tt_status (*hparams_hf)(const json_t *config, tt_hparams *out, tt_err *err);
+    /* writes <arch>.* keys, and config.json members */
+    tt_status (*to_gguf)(const tt_hparams *hp, tt_gguf_writer *w, tt_err *err);
+    tt_status (*to_hf)(const tt_hparams *hp, json_t *config, tt_err *err);
+    /* fills names, shapes, flags of weight i; returns the number of weights when out is NULL */
+    size_t (*weight)(const tt_hparams *hp, size_t i, tt_weight *out);
+    /* records one decoder block: input "x" → output "y" [T, n_embd]; weight slots are indices into net->weights of that layer's
+     * first weight (slot = index - first) so that one recording serves all layers */
+    tt_status (*block)(const tt_net *net, tt_graph *g, tt_val x, tt_val *y, int layer, tt_err *err);
+} tt_arch;
+const tt_arch *tt__arch_find(const char *gguf_name);
+const tt_arch *tt__arch_find_hf(const char *model_type);
+
+struct tt_net {
+    tt_ctx *ctx;
+    const tt_arch *arch;
+    tt_hparams hp;
+    size_t n_weights;
+    tt_weight *weights;
+    size_t embd, output_norm, output;    /* indices; output == embd when tied */
+    size_t *layer_first;                 /* [n_layer + 1] index of the first weight of each layer */
+    float *inv_freq;                     /* [head_dim / 2] */
+};
+
+/* Loads from an open container, which must outlive the net. Rows of `permute` weights are put into half-split order by wrapping or
+ * copying the row index, without decoding; own operators come from trimtab.* metadata (models/store.h). expand: f32 copies. */
+tt_status tt__net_from_gguf(tt_ctx *ctx, const tt_gguf *g, bool expand, tt_net **out, tt_err *err);
+tt_status tt__net_from_hf(tt_ctx *ctx, const char *dir, const tt_st *st, bool expand, tt_net **out, tt_err *err);
+void tt__net_free(tt_net *net);
+uint64_t tt__net_bytes(const tt_net *net);
+
+/* ---- caches of keys and values ---- */
+/* Keys and values of a tab, computed once per (net, tab): layer l at k + l*P*Hkv*D elements. */
+typedef struct tt_prefix { int64_t P; tt_kvtype type; void *k, *v; } tt_prefix;
+typedef struct tt_kvcache {
+    int64_t S, n_ctx, n;                 /* sequences in lock-step, capacity and filled positions of each (prefix not counted) */
+    tt_kvtype type;
+    void *k, *v;                         /* [n_layer, S, n_ctx, Hkv*D] */
+    int64_t n_layer, width;              /* Hkv*D */
+    const tt_prefix *prefix;             /* lent, or NULL */
+} tt_kvcache;
+tt_status tt__kvcache_create(tt_ctx *ctx, const tt_net *net, int64_t S, int64_t n_ctx, tt_kvtype type, tt_kvcache **out, tt_err *err);
+void tt__kvcache_free(tt_kvcache *c);
+
+/* ---- the runner: graphs, workspace and scratch for a net; one per thread of use ---- */
+typedef struct tt_runner tt_runner;
+typedef struct tt_runner_options { int64_t max_rows; int64_t max_past; bool fast; bool backward; tt_keep keep; } tt_runner_options;
+tt_status tt__runner_create(tt_ctx *ctx, const tt_net *net, const tt_runner_options *o, tt_runner **out, tt_err *err);
+void tt__runner_free(tt_runner *r);
+uint64_t tt__runner_bytes(const tt_runner *r);
+/* Replaces the operator of a weight for this runner only (calibration); lent; NULL restores the net's. */
+void tt__runner_set_op(tt_runner *r, size_t weight, const tt_linop *op);
+
+/* X [n, n_embd] = rows of the embedding. Ids out of range: TT_USAGE. */
+tt_status tt__run_embed(tt_runner *r, const int32_t *ids, int64_t n, float *X, tt_err *err);
+/* One block over P_rows + S*T rows in place (no cache). tap reads the linears' inputs; stop_tap ≥ 0: X stays as it was. */
+tt_status tt__run_block(tt_runner *r, int layer, int64_t P_rows, int64_t S, int64_t T, float *X, tt_tap_fn tap, void *user, int stop_tap, tt_err *err);
+/* Appends S*T tokens to the cache and gives the final-normed hidden rows H [S*T, n_embd] (or only each sequence's last row [S, n_embd]). */
+tt_status tt__run_cached(tt_runner *r, tt_kvcache *cache, const int32_t *ids, int64_t T, bool last_only, float *H, tt_err *err);
+/* logits [n, n_vocab] of hidden rows. */
+tt_status tt__run_logits(tt_runner *r, const float *H, int64_t n, float *logits, tt_err *err);
+
+/* ---- training through frozen weights ---- */
+typedef struct tt_loss {
+    enum { TT_LOSS_CE, TT_LOSS_KL } kind;
+    const int32_t *target;               /* [rows]: id of the next token, or -1: this row has no target (both kinds) */
+    /* KL(teacher ‖ student) at rows with a target: teacher's final-normed hidden rows, packed in the order of those rows, and its head */
+    const float *teacher_H; const tt_linop *teacher_head;
+    int64_t chunk_rows;                  /* 0: chosen from memory */
+} tt_loss;
+/* Forward over P_rows prefix rows + S*T rows of X0 [rows, n_embd] (not changed), mean loss per target row in *loss (nats), and when dX0 is not
+ * NULL the gradient of that mean with respect to X0 (=; [rows, n_embd]). row_loss [rows] gets each row's loss (0 without target) or NULL.
+ * Rows of the prefix see only the prefix; every sequence sees it. The mean divides by the number of targets, nothing else. */
+tt_status tt__run_loss(tt_runner *r, int64_t P_rows, int64_t S, int64_t T, const float *X0, const tt_loss *spec, double *loss,
+                       float *row_loss, float *dX0, tt_err *err);
+/* Final-normed hidden rows of a batch without cache (teacher). H [S*T, n_embd]. */
+tt_status tt__run_hidden(tt_runner *r, int64_t S, int64_t T, const int32_t *ids, float *H, tt_err *err);
+
+/* Keys and values of P prompt rows E [P, n_embd]. type f32 or f16. */
+tt_status tt__prefix_compute(tt_runner *r, const float *E, int64_t P, tt_kvtype type, tt_prefix **out, tt_err *err);
+void tt__prefix_free(tt_prefix *p);
+#endif

@@ -1,0 +1,18 @@
+/* What a train-stage method is given: the student, the teacher, data, budget, a state folder, and a place for the result. */
+#ifndef TT_TRAIN_TRAINER_H
+#define TT_TRAIN_TRAINER_H
+#include "models/net.h"
+#include "text/dataset.h"
+typedef struct tt_train_job {
+    const tt_net *student, *teacher;          /* teacher may be NULL when the loss needs none */
+    const tt_tokenizer *tokenizer;
+    const tt_tokens *train, *valid;
+    double time;                              /* seconds, 0: none; turned into steps once and kept in the state file */
+    uint64_t seed, max_ram;
+    const char *state_dir, *output;           /* folders */
+    const char *base_ref, *base_sha256;       /* for adapter_config.json and trimtab.json */
+    const char *recipe_line, *recipe_sha256, *data_sha256;
+    bool resume, deterministic;
+    tt_tune_report report;
+} tt_train_job;
+#endif
