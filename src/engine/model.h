@@ -1,0 +1,37 @@
+/* A model as the engine holds it: the open container, the net when this build can run it, the tokenizer, and what `show` says. */
+#ifndef TT_ENGINE_MODEL_H
+#define TT_ENGINE_MODEL_H
+#include "formats/peft.h"
+#include "models/net.h"
+#include "text/tokenizer.h"
+
+typedef struct tt__tensor_row { char *name; char type[48]; int n_dims; int64_t dims[4]; uint64_t bytes, params; } tt__tensor_row;
+
+struct tt_model {
+    tt_ctx *ctx;
+    char *path;
+    tt_gguf *gguf;               /* one of the two is open */
+    tt_st *st;
+    tt_net *net;                 /* NULL: an architecture that is only shown and converted */
+    tt_tokenizer *tok;           /* NULL: the container brings none */
+    tt_model_options opt;
+    tt_model_info info;
+    char *name, *architecture;
+    char file_type[48];
+    size_t n_rows;
+    tt__tensor_row *rows;
+    char sha256[65];             /* empty until asked for */
+};
+
+struct tt_tab {
+    const tt_model *model;
+    tt_peft_prompt prompt;
+    tt_prefix *prefix;           /* keys and values, made by the first session that attaches the tab */
+    tt_tab_info info;
+    char *path;
+};
+
+/* The prefix of a tab in this model's numerics, computed once and kept in the tab. */
+tt_status tt__tab_prefix(tt_ctx *ctx, tt_tab *tab, const tt_prefix **out, tt_err *err);
+static inline tt_kvtype tt__model_kvtype(const tt_model *m) { return m->opt.numerics == TT_EXACT ? TT_KV_F32 : TT_KV_F16; }
+#endif

@@ -1,0 +1,65 @@
+/* Tabs: a PEFT prompt-tuning folder opened for one model. Its keys and values are computed once, when the first session attaches it, and
+ * shared by all further sessions: serving pays only for k more cached positions. */
+#include "base/util.h"
+#include "engine/model.h"
+#include "text/template.h"
+
+tt_status tt_tab_open(const tt_model *model, const char *path, tt_tab **out, tt_err *err) {
+    *out = NULL;
+    TT_FAIL_IF(!model->net, err, TT_BADFILE, "tabs need a model that this build can run|%s|architecture %s", model->path, model->info.architecture);
+    tt_tab *tab = NULL;
+    TT_TRY(tt__new(&tab, 1, sizeof *tab, "a tab", err));
+    tab->model = model;
+    tt_status st;
+    TT_TRY_GOTO(tt__peft_load(path, &tab->prompt, err));
+    const tt_peft_prompt *p = &tab->prompt;
+    if (p->width != model->net->hp.n_embd) {
+        st = tt__fail(err, TT_BADFILE, "tab does not fit the model|%s|width %lld|%lld, the embedding length of %s|a tab serves models of the same width and tokenizer", path,
+                      (long long)p->width, (long long)model->net->hp.n_embd, model->path);
+        goto done;
+    }
+    tab->path = tt__strdup(path);
+    if (!tab->path) {
+        st = tt__fail(err, TT_RESOURCE, "out of memory|a tab");
+        goto done;
+    }
+    if (p->n_layers && p->n_layers != model->net->hp.n_layer)
+        tt__log(model->ctx, TT_LOG_WARN, "tab %s was made for a model of %lld layers; this one has %lld", path, (long long)p->n_layers, (long long)model->net->hp.n_layer);
+    tab->info = (tt_tab_info){.size = sizeof tab->info, .path = tab->path, .method = "prompt", .tokens = p->tokens, .width = p->width,
+                              .bytes = (uint64_t)(p->tokens * p->width) * 4, .base_sha256 = p->base_sha256};
+    *out = tab;
+    return TT_OK;
+done:
+    tt_tab_close(tab);
+    return st;
+}
+
+void tt_tab_close(tt_tab *tab) {
+    if (!tab) return;
+    tt__prefix_free(tab->prefix);
+    tt__peft_free(&tab->prompt);
+    tt__free(tab->path);
+    tt__free(tab);
+}
+
+const tt_tab_info *tt_tab_get_info(const tt_tab *tab) { return &tab->info; }
+
+tt_status tt__tab_prefix(tt_ctx *ctx, tt_tab *tab, const tt_prefix **out, tt_err *err) {
+    if (!tab->prefix) {
+        tt_runner *r = NULL;
+        tt_runner_options o = {.max_rows = tab->prompt.tokens, .fast = tab->model->opt.numerics == TT_FAST};
+        TT_TRY(tt__runner_create(ctx, tab->model->net, &o, &r, err));
+        tt_status st = tt__prefix_compute(r, tab->prompt.embeddings, tab->prompt.tokens, tt__model_kvtype(tab->model), &tab->prefix, err);
+        tt__runner_free(r);
+        TT_TRY(st);
+    }
+    *out = tab->prefix;
+    return TT_OK;
+}
+
+tt_status tt_chat_tokenize(const tt_model *model, const tt_message *messages, size_t n_messages, bool add_generation_prompt, int32_t **ids,
+                           size_t *n, tt_err *err) {
+    TT_FAIL_IF(!model->tok, err, TT_BADFILE, "model has no tokenizer that this build can use|%s", model->path);
+    TT_FAIL_IF(!tt__tokenizer_template(model->tok), err, TT_BADFILE, "model has no chat template|%s||tokenizer.chat_template|use `run` with a plain prompt", model->path);
+    return tt__chat_encode(model->tok, messages, n_messages, add_generation_prompt, ids, n, err);
+}
