@@ -174,11 +174,11 @@ typedef enum tt_knob_scale { TT_LINEAR, TT_LOG } tt_knob_scale;
 typedef struct tt_knob {
     const char *name;
     tt_knob_type type;
-    double min, max;             /* of numbers */
+    double min, max;             /* of numbers, sizes, times; equal: no bounds */
     tt_knob_scale scale;
     const char *choices;         /* "kl|ce" of TT_KNOB_CHOICE */
     const char *value;           /* default, as written on a command line */
-    const char *when;            /* condition such as "bits>0", or NULL: always meaningful */
+    const char *when;            /* condition such as "bits>0" or "loss=kl|both&steps>0" (= != < <= > >=, '&' joins), or NULL: always meaningful */
     const char *help;            /* one line */
 } tt_knob;
 
