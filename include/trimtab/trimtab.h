@@ -327,11 +327,16 @@ typedef struct tt_perplexity_options {
 } tt_perplexity_options;
 tt_perplexity_options tt_perplexity_default_options(void);
 
+/* Of the values of all scored targets, by linear interpolation: maximum, 99.9 %, 99 %, 95 %, 90 %, median, 10 %, 5 %, 1 %, 0.1 %, minimum. */
+typedef struct tt_quantiles { double max, q999, q99, q95, q90, median, q10, q05, q01, q001, min; } tt_quantiles;
+/* llama.cpp's statistics; *_err: standard error. Q is the model measured, dp = p_Q - p_base of the right token. */
 typedef struct tt_kld_stats {
-    double mean_kld, mean_kld_err, max_kld, min_kld;
-    double kld_q[11];            /* 99.9 99 95 90 median 10 5 1 0.1 % and two unused */
-    double base_perplexity, mean_ln_ratio, mean_ln_ratio_err, ratio, correlation;
-    double mean_dp, rms_dp, same_top;   /* of the probability of the right token; share of equal argmax */
+    double base_perplexity, base_perplexity_err, correlation;   /* correlation of the two ln PPL */
+    double mean_ln_ratio, mean_ln_ratio_err;                    /* ln(PPL(Q) / PPL(base)) */
+    double ratio, ratio_err, diff, diff_err;                    /* PPL(Q) / PPL(base), PPL(Q) - PPL(base) */
+    double mean_kld, mean_kld_err; tt_quantiles kld;            /* KL(base || Q), nats per target */
+    double mean_dp, mean_dp_err, rms_dp, rms_dp_err; tt_quantiles dp;
+    double same_top, same_top_err;                              /* share of targets with equal argmax */
 } tt_kld_stats;
 typedef struct tt_perplexity_report {
     double perplexity, error;    /* llama.cpp's error of the estimate */
@@ -340,12 +345,12 @@ typedef struct tt_perplexity_report {
     double seconds, tokens_per_second;
     uint64_t peak_rss;
     char data_sha256[65];
-    bool has_kld; tt_kld_stats kld;
+    bool has_kld; tt_kld_stats kld;              /* false below 100 targets */
 } tt_perplexity_report;
 tt_status tt_perplexity(tt_ctx *ctx, const tt_perplexity_options *options, tt_perplexity_report *report, tt_err *err);
 
 /* Paired comparison of two files of `save_losses`: same targets, or TT_MISMATCH. 95 % interval clustered by document. */
-typedef struct tt_paired_report { int64_t tokens, documents; double nll_a, nll_b, diff, low, high; } tt_paired_report;   /* diff = b - a */
+typedef struct tt_paired_report { int64_t tokens, documents; double nll_a, nll_b, diff, low, high; } tt_paired_report;   /* diff = b - a; low, high NaN below 2 documents */
 tt_status tt_compare_losses(const char *a, const char *b, tt_paired_report *report, tt_err *err);
 
 /* ------------------------------------------------------------------ the machine ---- */
