@@ -54,6 +54,9 @@ struct tt_linop {
     void *owned;                        /* freed by free() */
 };
 
+#define TT_LINOP(name) extern const tt_linop_vtable tt__linop_v_##name;
+#include "linop/linops.inc"
+#undef TT_LINOP
 const tt_linop_vtable *tt__linop_find(const char *name);
 void tt__linop_free(tt_linop *op);
 
@@ -62,6 +65,9 @@ void tt__linop_free(tt_linop *op);
 tt_status tt__linop_from_bytes(tt_ctx *ctx, tt_dtype type, const void *data, int64_t rows, int64_t cols, tt_linop **out, tt_err *err);
 /* A standard type quantized or converted from f32 (copied). */
 tt_status tt__linop_encode(tt_ctx *ctx, tt_dtype type, const float *W, int64_t rows, int64_t cols, tt_linop **out, tt_err *err);
+/* The same with an importance per column [cols] (mean squared input), where the type's search can use one; NULL: none. */
+tt_status tt__linop_encode_weighted(tt_ctx *ctx, tt_dtype type, const float *W, const float *importance, int64_t rows, int64_t cols,
+                                    tt_linop **out, tt_err *err);
 /* group: codes u8 [rows, cols] in 0 … 2^bits-1, scales [rows, ceil(cols/group)] with kind in `halfgrid` (1: grid without zero). */
 tt_status tt__linop_group(tt_ctx *ctx, int bits, int group, const uint8_t *codes, const float *scales, const uint8_t *halfgrid,
                           int64_t rows, int64_t cols, tt_linop **out, tt_err *err);

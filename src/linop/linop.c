@@ -1,0 +1,257 @@
+/* What all operators share: the table of representations, prepared activations, makers of standard types, and the choice of a path.
+ *
+ *     y = x W^T   few rows, fast   rowdot of the representation on activations rounded to 8 bits, rows of W dealt in tiles
+ *                 otherwise        gemm.h over decode(): a panel at a time, W is never dense in memory
+ *
+ * A row of W is always summed by one worker, so neither path depends on the thread count.
+ */
+#include "linop/linop.h"
+
+#include "base/checked.h"
+#include "base/limits.h"
+#include "base/util.h"
+#include "linop/standard.h"
+#include <assert.h>
+#include <stdio.h>
+
+enum { MAX_ROWDOT_T = 8 };                            /* rows of activations that a rowdot kernel takes */
+
+const tt_linop_vtable *tt__linop_find(const char *name) {
+#define TT_LINOP(n) if (!strcmp(name, #n)) return &tt__linop_v_##n;
+#include "linop/linops.inc"
+#undef TT_LINOP
+    return NULL;
+}
+
+void tt__linop_free(tt_linop *op) {
+    if (op) op->v->free(op);
+}
+
+/* ------------------------------------------------------------ prepared activations ---- */
+
+static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
+
+/* Workspace: q int8 [T, n_pad] | d f32 [T, blocks] | sum i32 [T, blocks], each from a 64-byte boundary. */
+size_t tt__act_bytes(int64_t T, int64_t n) {
+    size_t t = (size_t)(T < MAX_ROWDOT_T ? T : MAX_ROWDOT_T), blocks = (size_t)(n + 31) / 32;
+    return align64(t * blocks * 32) + 2 * align64(t * blocks * sizeof(float)) + 64;
+}
+
+void tt__act_prepare(tt_ctx *ctx, tt_act *act, const float *x, int64_t ldx, int64_t T, int64_t n, bool fast, void *ws) {
+    *act = (tt_act){.x = x, .ldx = ldx, .T = T, .n = n, .fast = fast};
+    if (!fast || T > MAX_ROWDOT_T || !ws) return;
+    int64_t blocks = (n + 31) / 32;
+    uint8_t *p = (uint8_t *)(((uintptr_t)ws + 63) & ~(uintptr_t)63);
+    tt_q8 *q = &act->q8;
+    q->T = T, q->n = n, q->n_pad = 32 * blocks, q->blocks = blocks;
+    q->q = (int8_t *)p;
+    q->d = (float *)(void *)(p + align64((size_t)(T * q->n_pad)));
+    q->sum = (int32_t *)(void *)((uint8_t *)q->d + align64((size_t)(T * blocks) * sizeof(float)));
+    for (int64_t t = 0; t < T; t++) ctx->k->quant_q8(x + t * ldx, n, q->q + t * q->n_pad, q->d + t * blocks, q->sum + t * blocks);
+}
+
+/* ------------------------------------------------------------ standard types ---- */
+
+bool tt__linop_is_dense(tt_dtype t) { return t == TT_F32 || t == TT_F16 || t == TT_BF16; }
+static bool is_matrix_type(tt_dtype t) { return tt__linop_is_dense(t) || (t < TT_DTYPE_COUNT && tt__dtype(t)->quantized); }
+
+static tt_status check_shape(tt_dtype type, int64_t rows, int64_t cols, uint64_t *row_bytes, size_t *all, tt_err *err) {
+    uint64_t total;
+    TT_FAIL_IF(!is_matrix_type(type), err, TT_BADFILE, "not a type for a matrix||%s", type < TT_DTYPE_COUNT ? tt__dtype(type)->label : "none");
+    TT_FAIL_IF(rows < 1 || cols < 1 || (uint64_t)rows > TT_LIMIT_DIM || (uint64_t)cols > TT_LIMIT_DIM, err, TT_BADFILE,
+               "bad matrix shape||[%lld, %lld]", (long long)rows, (long long)cols);
+    TT_FAIL_IF(!tt__dtype_bytes(type, (uint64_t)cols, row_bytes), err, TT_BADFILE, "row length does not fit the type||%lld columns of %s|a multiple of %lld",
+               (long long)cols, tt__dtype(type)->label, (long long)tt__dtype(type)->block);
+    TT_FAIL_IF(!tt__mul_u64(*row_bytes, (uint64_t)rows, &total) || !tt__to_size(total, all), err, TT_BADFILE, "matrix is too large||[%lld, %lld]",
+               (long long)rows, (long long)cols);
+    return TT_OK;
+}
+
+tt_status tt__linop_from_bytes(tt_ctx *ctx, tt_dtype type, const void *data, int64_t rows, int64_t cols, tt_linop **out, tt_err *err) {
+    uint64_t row_bytes;
+    size_t all;
+    *out = NULL;
+    TT_TRY(check_shape(type, rows, cols, &row_bytes, &all, err));
+    tt__standard *s = NULL;
+    TT_TRY(tt__new(&s, 1, sizeof *s, "an operator", err));
+    s->op = (tt_linop){.v = tt__linop_is_dense(type) ? &tt__linop_v_dense : &tt__linop_v_block, .rows = rows, .cols = cols,
+                       .col_unit = tt__dtype(type)->block, .dtype = type, .data = data};
+    s->k = ctx->k;
+    s->row_bytes = (int64_t)row_bytes;
+    if (!tt__linop_is_dense(type)) tt__block_bind(s);
+    if (tt__linop_is_dense(type) && (uintptr_t)data % (uintptr_t)tt__dtype(type)->bytes) {   /* floats are read as floats: a crooked address is copied */
+        s->op.owned = tt__alloc(all);
+        if (!s->op.owned) {
+            tt__free(s);
+            return tt__fail(err, TT_RESOURCE, "out of memory|for a matrix|%zu bytes", all);
+        }
+        s->op.data = memcpy(s->op.owned, data, all);
+    }
+    *out = &s->op;
+    return TT_OK;
+}
+
+typedef struct encode_job {
+    tt_dtype type;
+    const float *W, *importance;
+    int64_t rows, cols, row_bytes, tile_rows;
+    uint8_t *out;
+    tt_err *errs;                                     /* one per tile: the first in row order is the one reported */
+} encode_job;
+
+static void encode_tile(void *arg, int64_t tile, int worker) {
+    (void)worker;
+    encode_job *j = arg;
+    int64_t end = (tile + 1) * j->tile_rows < j->rows ? (tile + 1) * j->tile_rows : j->rows;
+    for (int64_t r = tile * j->tile_rows; r < end && j->errs[tile].status == TT_OK; r++)
+        tt__dtype_encode(j->type, j->W + r * j->cols, j->out + r * j->row_bytes, j->cols, j->importance, &j->errs[tile]);
+}
+
+tt_status tt__linop_encode_weighted(tt_ctx *ctx, tt_dtype type, const float *W, const float *importance, int64_t rows, int64_t cols,
+                                    tt_linop **out, tt_err *err) {
+    uint64_t row_bytes;
+    size_t all;
+    *out = NULL;
+    TT_TRY(check_shape(type, rows, cols, &row_bytes, &all, err));
+    int64_t tile_rows = 16, tiles = (rows + tile_rows - 1) / tile_rows;
+    tt_err *errs = NULL;
+    uint8_t *bytes = tt__alloc(all);
+    TT_FAIL_IF(!bytes, err, TT_RESOURCE, "out of memory|for a matrix|%zu bytes", all);
+    tt_status st;
+    TT_TRY_GOTO(tt__new(&errs, (size_t)tiles, sizeof *errs, "row errors", err));
+    encode_job job = {type, W, importance, rows, cols, (int64_t)row_bytes, tile_rows, bytes, errs};
+    tt__parallel(ctx, tiles, encode_tile, &job);
+    for (int64_t i = 0; i < tiles; i++)
+        if (errs[i].status != TT_OK) {
+            st = errs[i].status;
+            if (err) *err = errs[i];
+            goto done;
+        }
+    TT_TRY_GOTO(tt__linop_from_bytes(ctx, type, bytes, rows, cols, out, err));
+    (*out)->owned = bytes;
+    bytes = NULL;
+done:
+    tt__free(errs);
+    tt__free(bytes);
+    return st;
+}
+
+tt_status tt__linop_encode(tt_ctx *ctx, tt_dtype type, const float *W, int64_t rows, int64_t cols, tt_linop **out, tt_err *err) {
+    return tt__linop_encode_weighted(ctx, type, W, NULL, rows, cols, out, err);
+}
+
+/* ---- the part of the vtable that dense and block share ---- */
+
+int tt__standard_segments(const tt_linop *op, tt_segment out[8]) {
+    const tt__standard *s = (const tt__standard *)op;
+    out[0] = (tt_segment){"data", op->data, (uint64_t)(s->row_bytes * op->rows)};
+    return 1;
+}
+
+void tt__standard_describe(const tt_linop *op, char *buf, size_t n) { snprintf(buf, n, "type=%s", tt__dtype(op->dtype)->label); }
+
+tt_status tt__standard_load(tt_ctx *ctx, const char *params, int64_t rows, int64_t cols, const tt_segment *seg, int n_seg, tt_linop **out, tt_err *err) {
+    tt_dtype type;
+    uint64_t row_bytes;
+    size_t all;
+    *out = NULL;
+    TT_FAIL_IF(strncmp(params, "type=", 5) || !tt__dtype_from_name(params + 5, &type), err, TT_BADFILE, "unknown operator parameters||%s|type=NAME", params);
+    TT_TRY(check_shape(type, rows, cols, &row_bytes, &all, err));
+    TT_FAIL_IF(n_seg != 1 || strcmp(seg[0].name, "data") || seg[0].bytes != all, err, TT_BADFILE, "operator does not fit its shape|%s|%llu bytes|%zu",
+               params, n_seg == 1 ? (unsigned long long)seg[0].bytes : 0ull, all);
+    return tt__linop_from_bytes(ctx, type, seg[0].data, rows, cols, out, err);
+}
+
+void tt__standard_free(tt_linop *op) {
+    tt__free(op->owned);
+    tt__free(op);
+}
+
+/* ------------------------------------------------------------ use ---- */
+
+typedef struct expand_job { const tt_linop *op; float *out; } expand_job;
+enum { EXPAND_ROWS = 32 };
+
+static void expand_tile(void *arg, int64_t tile, int worker) {
+    (void)worker;
+    expand_job *j = arg;
+    int64_t r0 = tile * EXPAND_ROWS, r1 = r0 + EXPAND_ROWS < j->op->rows ? r0 + EXPAND_ROWS : j->op->rows;
+    tt__linop_rows(j->op, r0, r1, j->out + r0 * j->op->cols);
+}
+
+tt_status tt__linop_expand(tt_ctx *ctx, const tt_linop *op, tt_linop **out, tt_err *err) {
+    uint64_t row_bytes;
+    size_t all;
+    *out = NULL;
+    TT_TRY(check_shape(TT_F32, op->rows, op->cols, &row_bytes, &all, err));
+    float *W = tt__alloc(all);
+    TT_FAIL_IF(!W, err, TT_RESOURCE, "out of memory|for an expanded matrix|%zu bytes", all);
+    tt__parallel(ctx, (op->rows + EXPAND_ROWS - 1) / EXPAND_ROWS, expand_tile, &(expand_job){op, W});
+    tt_status st = tt__linop_from_bytes(ctx, TT_F32, W, op->rows, op->cols, out, err);
+    if (st != TT_OK) tt__free(W);
+    else (*out)->owned = W;
+    return st;
+}
+
+uint64_t tt__linop_bytes(const tt_linop *op) {
+    tt_segment seg[8];
+    uint64_t sum = 0;
+    for (int i = op->v->segments(op, seg) - 1; i >= 0; i--) sum += seg[i].bytes;
+    return sum;
+}
+
+void tt__linop_label(const tt_linop *op, char *buf, size_t n) {
+    char params[96];
+    if (op->dtype != TT_DTYPE_COUNT) {
+        snprintf(buf, n, "%s", tt__dtype(op->dtype)->label);
+        return;
+    }
+    op->v->describe(op, params, sizeof params);
+    snprintf(buf, n, "%s(%s)", op->v->name, params);
+}
+
+static void wsrc_decode(const void *self, int64_t r0, int64_t r1, int64_t c0, int64_t c1, float *out, int64_t ld) {
+    const tt_linop *op = self;
+    op->v->decode(op, r0, r1, c0, c1, out, ld);
+}
+
+tt_wsrc tt__linop_wsrc(const tt_linop *op) {
+    return (tt_wsrc){.rows = op->rows, .cols = op->cols, .col_unit = op->col_unit, .decode = wsrc_decode, .self = op};
+}
+
+void tt__linop_rows(const tt_linop *op, int64_t r0, int64_t r1, float *out) {
+    assert(r0 >= 0 && r0 <= r1 && r1 <= op->rows);
+    op->v->decode(op, r0, r1, 0, op->cols, out, op->cols);
+}
+
+typedef struct rowdot_job { tt_ctx *ctx; const tt_linop *op; const tt_act *act; float *Y; int64_t ldy, tile_rows; } rowdot_job;
+
+static void rowdot_tile(void *arg, int64_t tile, int worker) {
+    (void)worker;
+    rowdot_job *j = arg;
+    int64_t r0 = tile * j->tile_rows, r1 = r0 + j->tile_rows < j->op->rows ? r0 + j->tile_rows : j->op->rows;
+    j->op->v->rowdot(j->ctx, j->op, j->act, r0, r1, j->Y, j->ldy);
+}
+
+/* Dense operators have no use for rounded activations: their rowdot reads act->x, in exact runs too. */
+static bool use_rowdot(const tt_linop *op, const tt_act *act) {
+    return op->v->rowdot && act->T <= MAX_ROWDOT_T && (act->q8.q || op->v == &tt__linop_v_dense);
+}
+
+void tt__linop_apply(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *Y, int64_t ldy) {
+    assert(act->n == op->cols);
+    if (use_rowdot(op, act)) {
+        rowdot_job job = {ctx, op, act, Y, ldy, op->rows <= 4096 ? 32 : 128};
+        tt__parallel(ctx, (op->rows + job.tile_rows - 1) / job.tile_rows, rowdot_tile, &job);
+        return;
+    }
+    tt_wsrc w = tt__linop_wsrc(op);
+    tt__gemm_w(ctx, &w, act->x, act->ldx, act->T, Y, ldy, false);
+}
+
+void tt__linop_apply_t(tt_ctx *ctx, const tt_linop *op, const float *G, int64_t ldg, int64_t T, float *dX, int64_t lddx, bool accumulate) {
+    tt_wsrc w = tt__linop_wsrc(op);
+    tt__gemm_wt(ctx, &w, G, ldg, T, dX, lddx, accumulate);
+}
+
+size_t tt__linop_scratch(tt_ctx *ctx, const tt_linop *op) { return tt__gemm_scratch(ctx, op->rows, op->cols); }
