@@ -1,0 +1,61 @@
+/* Packing and unpacking of codes; codes.h draws the layouts. Compress time only: clarity before speed. */
+#include "kernels/codes.h"
+#include <string.h>
+
+/* Spreads codes of `bits` bits over g*bits/8 bytes: code i sits in byte i % stride, at bit (i / stride) * bits. */
+static void pack_plane(int bits, int shift, const uint8_t *codes, int64_t n, int64_t g, uint8_t *out) {
+    const int64_t stride = g * bits / 8;
+    const unsigned mask = (1u << bits) - 1;
+    memset(out, 0, (size_t)stride);
+    for (int64_t i = 0; i < n; i++) {
+        unsigned c = ((unsigned)codes[i] >> shift) & mask;
+        out[i % stride] = (uint8_t)(out[i % stride] | c << (i / stride * bits));
+    }
+}
+
+static void unpack_plane(int bits, const uint8_t *in, int64_t n, int64_t g, uint8_t *codes) {
+    const int64_t stride = g * bits / 8;
+    const unsigned mask = (1u << bits) - 1;
+    for (int64_t i = 0; i < n; i++) codes[i] = (uint8_t)((unsigned)in[i % stride] >> (i / stride * bits) & mask);
+}
+
+void tt__codes_pack(int bits, const uint8_t *codes, int64_t n, uint8_t *out) {
+    const int64_t g = (n + 7) / 8 * 8;
+    if (n <= 0) return;
+    if (bits != 3) {
+        pack_plane(bits, 0, codes, n, g, out);
+        return;
+    }
+    pack_plane(2, 0, codes, n, g, out);
+    uint8_t *high = out + g / 4;
+    memset(high, 0, (size_t)(g / 8));
+    for (int64_t i = 0; i < n; i++) high[i / 8] = (uint8_t)(high[i / 8] | (codes[i] >> 2 & 1) << (i % 8));
+}
+
+void tt__codes_unpack(int bits, const uint8_t *in, int64_t n, uint8_t *codes) {
+    const int64_t g = (n + 7) / 8 * 8;
+    if (n <= 0) return;
+    unpack_plane(bits == 3 ? 2 : bits, in, n, g, codes);
+    if (bits == 3)
+        for (int64_t i = 0; i < n; i++) codes[i] = (uint8_t)(codes[i] | (in[g / 4 + i / 8] >> (i % 8) & 1) << 2);
+}
+
+void tt__stream_pack(int bits, const uint8_t *codes, int64_t n, uint8_t *out) {
+    memset(out, 0, (size_t)tt__stream_bytes(bits, n));
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t at = i * bits;
+        const unsigned c = (unsigned)codes[i] << (at % 8);
+        out[at / 8] = (uint8_t)(out[at / 8] | c);
+        if (at % 8 + bits > 8) out[at / 8 + 1] = (uint8_t)(out[at / 8 + 1] | c >> 8);
+    }
+}
+
+void tt__stream_unpack(int bits, const uint8_t *in, int64_t n, uint8_t *codes) {
+    const unsigned mask = (1u << bits) - 1;
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t at = i * bits;
+        unsigned c = (unsigned)in[at / 8] >> (at % 8);
+        if (at % 8 + bits > 8) c |= (unsigned)in[at / 8 + 1] << (8 - at % 8);
+        codes[i] = (uint8_t)(c & mask);
+    }
+}
