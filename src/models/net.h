@@ -14,6 +14,8 @@
 typedef struct tt_hparams {
     int64_t n_vocab, n_embd, n_layer, n_head, n_head_kv, head_dim, n_ff, n_ctx;
     float rms_eps, rope_base;
+    float rope_linear;                   /* positions are divided by it (linear scaling); 1: none */
+    float rope_factor, rope_low, rope_high; int64_t rope_orig;   /* Llama 3 frequency scaling; rope_factor 0: none */
     bool tied;                           /* no output matrix of its own */
 } tt_hparams;
 
@@ -23,7 +25,7 @@ typedef struct tt_weight {
     int layer;                           /* -1: outside the blocks */
     int input;                           /* matrices with equal (layer, input) read the same activation: 0 q k v, 1 o, 2 gate up, 3 down */
     bool linear;                         /* a matrix that compression methods may replace */
-    bool permute;                        /* rows interleaved in GGUF of this architecture (q, k of llama) */
+    bool permute;                        /* rows interleaved in GGUF of this architecture (q, k of llama): see rope_adjacent */
     int64_t permute_heads;
     int64_t rows, cols;                  /* rows = 1 for vectors */
     tt_linop *op;                        /* matrices; owned */
@@ -57,10 +59,14 @@ struct tt_net {
     size_t embd, output_norm, output;    /* indices; output == embd when tied */
     size_t *layer_first;                 /* [n_layer + 1] index of the first weight of each layer */
     float *inv_freq;                     /* [head_dim / 2] */
+    float *rope_divisor;                 /* [head_dim / 2] divisors already in inv_freq (rope_freqs.weight), or NULL */
+    bool rope_adjacent;                  /* row order of `permute` weights: true as in GGUF (rotary pairs 2i, 2i+1), false as in
+                                            Hugging Face (i, i + head_dim/2). Rows stay as stored, rope reads them either way;
+                                            GGUF row h*D + 2i + j is Hugging Face row h*D + j*D/2 + i. */
 };
 
-/* Loads from an open container, which must outlive the net. Rows of `permute` weights are put into half-split order by wrapping or
- * copying the row index, without decoding; own operators come from trimtab.* metadata (models/store.h). expand: f32 copies. */
+/* Loads from an open container, which must outlive the net: standard matrices are lent from its map. Rows stay in stored order
+ * (rope_adjacent); own operators come from trimtab.* metadata (models/store.h). expand: f32 copies. */
 tt_status tt__net_from_gguf(tt_ctx *ctx, const tt_gguf *g, bool expand, tt_net **out, tt_err *err);
 tt_status tt__net_from_hf(tt_ctx *ctx, const char *dir, const tt_st *st, bool expand, tt_net **out, tt_err *err);
 void tt__net_free(tt_net *net);

@@ -5,13 +5,16 @@
  *   trimtab.op.<weight name>    "sparseq;rows=576;cols=576;bits=4,group=64"   (name ; rows ; cols ; params of describe())
  *   tensors  <weight name>#codes, <weight name>#scales, …  I8 [bytes]
  *
+ *   trimtab.rope_adjacent       bool, the row order of q and k (net.h): such a file keeps the order of the net it came from
+ *
  * A file in which every operator is standard keeps its architecture and loads in llama.cpp.
  */
 #ifndef TT_MODELS_STORE_H
 #define TT_MODELS_STORE_H
 #include "models/net.h"
 /* Writes the net with ops[i] in place of weight i where not NULL. `source` gives the metadata to copy (tokenizer, unknown keys), may be NULL
- * when `prepare` fills everything. Rows of permuted weights are written in GGUF order. extra: key, value string pairs, NULL-terminated. */
+ * when `prepare` fills everything. Rows of permuted weights are written in GGUF order
+ * unless the file is of our own architecture. extra: key, value string pairs, NULL-terminated. */
 tt_status tt__store_gguf(const tt_net *net, const tt_linop *const *ops, const tt_gguf *source,
                          tt_status (*prepare)(void *user, tt_gguf_writer *w, tt_err *err), void *user,
                          const char *const *extra, const char *path, uint64_t *file_bytes, tt_err *err);
