@@ -17,8 +17,13 @@ struct tt_ctx {
     atomic_int cancel;             /* 0, or the status to stop with (TT_INTERRUPTED, TT_TERMINATED) */
     void **scratch;                /* [threads] grown by tt__scratch_reserve */
     size_t scratch_bytes;
+    double progress_at;            /* when the progress sink was last called */
     tt__arena arena;
 };
+
+/* The parts of tt_ctx_create and tt_ctx_free that base can do: everything but the kernel table, which stays NULL (engine/ctx.c sets it). */
+tt_status tt__ctx_init(tt_ctx *ctx, const tt_ctx_options *options, tt_err *err);
+void tt__ctx_done(tt_ctx *ctx);
 
 static inline void tt__parallel(tt_ctx *ctx, int64_t tiles, tt__tile_fn fn, void *arg) { tt__pool_run(ctx->pool, tiles, fn, arg); }
 static inline int tt__threads(const tt_ctx *ctx) { return tt__pool_threads(ctx->pool); }

@@ -17,6 +17,9 @@ tt_status tt__fail(tt_err *err, tt_status status, const char *fmt, ...) __attrib
 /* Prefixes err->where with "prefix: " (for callers that know the file or the tensor). Returns `status`. */
 tt_status tt__err_at(tt_err *err, tt_status status, const char *fmt, ...) __attribute__((format(printf, 3, 4), cold));
 
+/* text[0..n) into out as printable UTF-8: control bytes, broken sequences and line-reordering marks escaped, cut with "…". */
+void tt__escape(char *out, size_t cap, const char *text, size_t n);
+
 #define TT_FAIL_IF(cond, err, status, ...)                          \
     do {                                                            \
         if (__builtin_expect(!!(cond), 0)) return tt__fail((err), (status), __VA_ARGS__); \

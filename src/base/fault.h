@@ -9,6 +9,7 @@
  */
 #ifndef TT_BASE_FAULT_H
 #define TT_BASE_FAULT_H
+#include "trimtab/status.h"
 #include <stdbool.h>
 #include <stdint.h>
 typedef enum tt__fault_kind { TT_FAULT_ALLOC, TT_FAULT_OPEN, TT_FAULT_READ, TT_FAULT_WRITE, TT_FAULT_FSYNC, TT_FAULT_RENAME,
@@ -16,6 +17,8 @@ typedef enum tt__fault_kind { TT_FAULT_ALLOC, TT_FAULT_OPEN, TT_FAULT_READ, TT_F
 typedef enum tt__fault_mode { TT_FAULT_OFF, TT_FAULT_ONCE, TT_FAULT_ON, TT_FAULT_KILL } tt__fault_mode;
 bool tt__fault(tt__fault_kind kind);                                    /* true: fail now */
 void tt__fault_set(tt__fault_kind kind, uint64_t k, tt__fault_mode mode); /* also restarts the counters */
-uint64_t tt__fault_count(tt__fault_kind kind);                          /* calls of this kind since the last set */
+uint64_t tt__fault_count(tt__fault_kind kind);                          /* calls of this kind since the last set, while armed */
 bool tt__fault_fired(void);
+/* Strict: "kind:number:mode" or TT_USAGE. */
+tt_status tt__fault_parse(const char *text, tt__fault_kind *kind, uint64_t *k, tt__fault_mode *mode, tt_err *err);
 #endif

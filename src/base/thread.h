@@ -15,4 +15,6 @@ int tt__pool_threads(const tt__pool *pool);
 void tt__pool_run(tt__pool *pool, int64_t tiles, tt__tile_fn fn, void *arg);
 /* Cores this process may use: affinity mask and cgroup quota, at least 1. */
 int tt__cpus_usable(void);
+/* The quota alone, rounded up, 0 when there is none: the groups named in `proc_cgroup` under `sys_root`. Apart for tests. */
+int tt__cgroup_cpus(const char *proc_cgroup, const char *sys_root);
 #endif
