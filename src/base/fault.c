@@ -9,7 +9,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-static const char *const kind_names[TT_FAULT_KINDS] = {"alloc", "open", "read", "write", "fsync", "rename", "close", "mmap", "thread"};
+static const char *const kind_names[TT_FAULT_KINDS] = {"alloc", "open", "read", "write", "fsync", "rename", "close", "mmap", "thread", "loss"};
 static const char *const mode_names[] = {[TT_FAULT_OFF] = "off", [TT_FAULT_ONCE] = "once", [TT_FAULT_ON] = "on", [TT_FAULT_KILL] = "kill"};
 
 static atomic_int armed;                                  /* mode, TT_FAULT_OFF: nothing below is read */
@@ -60,7 +60,7 @@ tt_status tt__fault_parse(const char *text, tt__fault_kind *kind, uint64_t *k, t
         number[b - a - 1] = 0;
         ok = tt__parse_i64(number, &value) && value > 0;
     }
-    TT_FAIL_IF(!ok, err, TT_USAGE, "bad fault|TT_FAULT|%s|kind:number:once, :on or :kill|kinds: alloc open read write fsync rename close mmap thread",
+    TT_FAIL_IF(!ok, err, TT_USAGE, "bad fault|TT_FAULT|%s|kind:number:once, :on or :kill|kinds: alloc open read write fsync rename close mmap thread loss",
                text);
     *kind = (tt__fault_kind)which;
     *k = (uint64_t)value;

@@ -4,8 +4,8 @@
  *     TT_FAULT="write:3:on"      from the 3rd write on, all fail    (mode `on`)
  *     TT_FAULT="write:3:kill"    the process gets SIGKILL there     (mode `kill`)
  *
- * Kinds: alloc open read write fsync rename close mmap thread. The environment variable is read once at start; tests in process
- * use tt__fault_set. Costs one relaxed load when off.
+ * Kinds: alloc open read write fsync rename close mmap thread loss (a training loss becomes NaN). The environment variable is read once
+ * at start; tests in process use tt__fault_set. Costs one relaxed load when off.
  */
 #ifndef TT_BASE_FAULT_H
 #define TT_BASE_FAULT_H
@@ -13,7 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 typedef enum tt__fault_kind { TT_FAULT_ALLOC, TT_FAULT_OPEN, TT_FAULT_READ, TT_FAULT_WRITE, TT_FAULT_FSYNC, TT_FAULT_RENAME,
-                              TT_FAULT_CLOSE, TT_FAULT_MMAP, TT_FAULT_THREAD, TT_FAULT_KINDS } tt__fault_kind;
+                              TT_FAULT_CLOSE, TT_FAULT_MMAP, TT_FAULT_THREAD, TT_FAULT_LOSS, TT_FAULT_KINDS } tt__fault_kind;
 typedef enum tt__fault_mode { TT_FAULT_OFF, TT_FAULT_ONCE, TT_FAULT_ON, TT_FAULT_KILL } tt__fault_mode;
 bool tt__fault(tt__fault_kind kind);                                    /* true: fail now */
 void tt__fault_set(tt__fault_kind kind, uint64_t k, tt__fault_mode mode); /* also restarts the counters */

@@ -11,8 +11,11 @@ typedef struct tt_train_job {
     uint64_t seed, max_ram;
     const char *state_dir, *output;           /* folders */
     const char *base_ref, *base_sha256;       /* for adapter_config.json and trimtab.json */
+    const char *teacher_sha256;               /* NULL without teacher */
     const char *recipe_line, *recipe_sha256, *data_sha256;
-    bool resume, deterministic;
+    bool resume, force;                       /* force: an existing output may be replaced */
+    double checkpoint_seconds;                /* at most this much work is lost by a kill; 0: every step */
+    bool deterministic;
     tt_tune_report report;
 } tt_train_job;
 #endif
