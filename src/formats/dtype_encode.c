@@ -66,7 +66,7 @@ static moments codes_at(float inv, int n, int N, const float *x, const float *w,
 static float fit_symmetric(int n, int N, const float *x, const float *w, int8_t *q) {
     float v = signed_largest(x, n), a = 0.0f, best = 0.0f;
     int8_t trial[32];
-    memset(q, 0, (size_t)n);
+    for (int i = 0; i < n; i++) q[i] = 0;
     if (fabsf(v) < 1e-15f) return 0.0f;
     for (int k = 0; k < 19; k++) {
         int step = (k % 2 ? (k + 1) / 2 : -(k / 2));        /* 0, 1, -1, 2, -2 …: the plain scale first */
@@ -83,7 +83,7 @@ static float fit_symmetric(int n, int N, const float *x, const float *w, int8_t 
 /* Q3_K's fit: start at -N/v, then up to 5 passes that move one code at a time when (Σwqx)²/Σwq² rises. */
 static float fit_by_moves(int n, int N, const float *x, const float *w, int8_t *q) {
     float v = signed_largest(x, n);
-    memset(q, 0, (size_t)n);
+    for (int i = 0; i < n; i++) q[i] = 0;
     if (fabsf(v) < 1e-15f) return 0.0f;
     moments m = codes_at(-(float)N / v, n, N, x, w, q);
     for (int pass = 0; pass < 5; pass++) {
@@ -114,7 +114,7 @@ static float fit_with_min(int n, int N, const float *x, const float *w, search s
         sw += w[i], swx += w[i] * x[i];
     }
     if (!free_min && lo > 0.0f) lo = 0.0f;
-    memset(q, 0, (size_t)n);
+    for (int i = 0; i < n; i++) q[i] = 0;
     *b = lo;
     if (!(hi - lo > 1e-30f)) return 0.0f;
 
@@ -150,7 +150,7 @@ static float fit_with_min(int n, int N, const float *x, const float *w, search s
 static float fit_positive(int n, int N, const float *x, const float *w, uint8_t *q) {
     float hi = 0.0f, a = 0.0f, best = INFINITY;
     for (int i = 0; i < n; i++) hi = fmaxf(hi, x[i]);
-    memset(q, 0, (size_t)n);
+    for (int i = 0; i < n; i++) q[i] = 0;
     if (!(hi > 1e-30f)) return 0.0f;
     for (int k = -4; k <= 4; k++) {
         float inv = ((float)N + 0.1f * (float)k) / hi, wqx = 0.0f, wqq = 0.0f, error = 0.0f;

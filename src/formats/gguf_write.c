@@ -13,7 +13,7 @@
 
 enum { ALIGN = 32 };
 
-typedef struct kv_out { char *key; uint8_t *bytes; size_t n; } kv_out;      /* bytes: u32 type, value */
+typedef struct kv_out { char *key; size_t key_n; uint8_t *bytes; size_t n; } kv_out;   /* bytes: u32 type, value */
 typedef struct tensor_out {
     char *name;
     tt_dtype type;
@@ -65,7 +65,7 @@ static tt_status reserve(void *list, size_t n, size_t *cap, size_t size, const c
 /* Takes `bytes` (also on failure). A key that is there already is replaced in place. */
 static tt_status put(tt_gguf_writer *w, const char *key, size_t key_n, uint8_t *bytes, size_t n, tt_err *err) {
     for (size_t i = 0; i < w->n_kv; i++) {
-        if (strlen(w->kv[i].key) != key_n || memcmp(w->kv[i].key, key, key_n) != 0) continue;
+        if (w->kv[i].key_n != key_n || memcmp(w->kv[i].key, key, key_n) != 0) continue;
         tt__free(w->kv[i].bytes);
         w->kv[i].bytes = bytes;
         w->kv[i].n = n;
@@ -80,7 +80,7 @@ static tt_status put(tt_gguf_writer *w, const char *key, size_t key_n, uint8_t *
         tt__free(bytes);
         return st;
     }
-    w->kv[w->n_kv++] = (kv_out){name, bytes, n};
+    w->kv[w->n_kv++] = (kv_out){name, key_n, bytes, n};
     return TT_OK;
 }
 
@@ -197,7 +197,7 @@ static uint64_t pad_to_align(uint64_t n) { return (ALIGN - n % ALIGN) % ALIGN; }
 
 static uint64_t meta_bytes(const tt_gguf_writer *w) {
     uint64_t n = 4 + 4 + 8 + 8;
-    for (size_t i = 0; i < w->n_kv; i++) n += 8 + strlen(w->kv[i].key) + w->kv[i].n;
+    for (size_t i = 0; i < w->n_kv; i++) n += 8 + w->kv[i].key_n + w->kv[i].n;
     for (size_t i = 0; i < w->n_tensors; i++) n += 8 + strlen(w->tensors[i].name) + 4 + 8 * (uint64_t)w->tensors[i].n_dims + 4 + 8;
     return n;
 }
