@@ -15,7 +15,8 @@ typedef struct tt_wsrc {
     const void *self;
 } tt_wsrc;
 
-/* Scratch per worker that the calls below need for these sizes; reserve before (tt__scratch_reserve). */
+/* Scratch per worker that the calls below need for these sizes; reserve before (tt__scratch_reserve). It is the same for all sizes.
+ * The calls use the scratch of every worker, so they must not be made from inside a tile of tt__parallel. */
 size_t tt__gemm_scratch(const struct tt_ctx *ctx, int64_t max_rows, int64_t max_cols);
 
 /* Y [T, rows] = (or +=) X [T, cols] W^T.   G [T, rows] → dX [T, cols] = (or +=) G W. */
