@@ -571,7 +571,7 @@ tt_status tt__prompt_train(tt_ctx *ctx, const tt_prompt_options *o, tt_train_job
     TT_TRY(tt__new(&t, 1, sizeof *t, "the trainer", err));
     t->ctx = ctx, t->o = o, t->job = job;
     t->P = o->tokens, t->d = job->student->hp.n_embd, t->n = t->P * t->d;
-    t->trains = o->steps > 0 || o->time > 0;
+    t->trains = o->steps > 0;
     t->kl = o->kl && t->trains;
     t->began = t->saved_at = tt__now();
     tt_status st = open_trainer(t, err);

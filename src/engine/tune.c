@@ -1,0 +1,171 @@
+/* tt_tune: opens the model through which the tab learns and the teacher, reads and splits the text, and hands a job to the recipe's method.
+ *
+ * The models are opened with exact numerics and their stored operators: a tab learns through the very weights that will be served. */
+#include "base/util.h"
+#include "engine/model.h"
+#include "methods/method.h"
+#include "train/trainer.h"
+
+#include <string.h>
+
+enum { CHECKPOINT_SECONDS = 20 };
+#define HELD_OUT 0.1               /* share of the text that validates when no text is given for it */
+
+tt_tune_options tt_tune_default_options(void) { return (tt_tune_options){.size = sizeof(tt_tune_options), .resume = true}; }
+
+typedef struct tuning {
+    tt_ctx *ctx;
+    const tt_tune_options *o;
+    tt_recipe *recipe;
+    const tt_method *method;
+    tt_model *model, *teacher;
+    char *teacher_ref, *state, *line;
+    tt_docs docs;
+    tt_tokens train, valid;
+    char recipe_sha256[65], base_sha256[65], teacher_sha256[65];
+} tuning;
+
+static tt_status open_runnable(tt_ctx *ctx, const char *ref, tt_model **out, tt_err *err) {
+    tt_model_options o = tt_model_default_options();
+    o.numerics = TT_EXACT;
+    TT_TRY(tt_model_open(ctx, ref, &o, out, err));
+    const tt_model *m = *out;
+    TT_FAIL_IF(!m->net, err, TT_BADFILE, "cannot run this architecture|%s|%s", m->path, m->info.architecture);
+    TT_FAIL_IF(!m->tok, err, TT_BADFILE, "model has no tokenizer that this build can use|%s", m->path);
+    return TT_OK;
+}
+
+/* ------------------------------------------------------------ recipe and models ---- */
+
+static tt_status read_recipe(tuning *t, tt_err *err) {
+    const char *text = t->o->recipe ? t->o->recipe : "prompt";
+    TT_TRY(tt_recipe_parse(text, strlen(text), &t->recipe, err));
+    const tt_method_info *info = tt_recipe_get_method(t->recipe, 0);
+    TT_FAIL_IF(tt_recipe_step_count(t->recipe) != 1 || strcmp(info->stage, "train") != 0, err, TT_USAGE, "tune takes one method that trains|recipe|%s|prompt(…)|use compress for the others", text);
+    t->method = tt__method_of(info);
+    tt_recipe_sha256(t->recipe, t->recipe_sha256);
+    return tt_recipe_line(t->recipe, true, &t->line, err);
+}
+
+/* A method that distils has a knob loss=kl, and no steps means no teacher. */
+static bool wants_teacher(const tuning *t) {
+    const char *loss = tt_recipe_get_value(t->recipe, 0, "loss"), *steps = tt_recipe_get_value(t->recipe, 0, "steps");
+    return loss && !strcmp(loss, "kl") && !(steps && !strcmp(steps, "0"));
+}
+
+/* Named by the caller, or the model that compress recorded as its source. */
+static tt_status name_teacher(tuning *t, tt_err *err) {
+    const char *name = t->o->teacher;
+    size_t n = name ? strlen(name) : 0;
+    if (!name && t->model->gguf) TT_TRY(tt__gguf_str(t->model->gguf, "trimtab.source", false, &name, &n, err));
+    TT_FAIL_IF(!name, err, TT_USAGE, "loss=kl needs a teacher|%s|the model records none||name the dense model with --teacher, or use loss=ce", t->model->path);
+    t->teacher_ref = tt__strndup(name, n);
+    TT_FAIL_IF(!t->teacher_ref, err, TT_RESOURCE, "out of memory|a name");
+    return TT_OK;
+}
+
+static tt_status same_vocabulary(const tt_tokenizer *a, const tt_tokenizer *b, const char *ref, tt_err *err) {
+    int64_t n = tt__tokenizer_size(a);
+    TT_FAIL_IF(tt__tokenizer_size(b) != n, err, TT_USAGE, "teacher has another vocabulary|%s|%lld tokens|%lld", ref, (long long)tt__tokenizer_size(b), (long long)n);
+    for (int64_t i = 0; i < n; i++) {
+        size_t na = 0, nb = 0;
+        const char *x = tt__tokenizer_token(a, (int32_t)i, &na, NULL), *y = tt__tokenizer_token(b, (int32_t)i, &nb, NULL);
+        TT_FAIL_IF(na != nb || memcmp(x, y, na) != 0, err, TT_USAGE, "teacher has another vocabulary|%s, token %lld|%.*s|%.*s", ref, (long long)i, (int)nb, y, (int)na, x);
+    }
+    return TT_OK;
+}
+
+static tt_status open_models(tuning *t, tt_err *err) {
+    TT_TRY(open_runnable(t->ctx, t->o->model, &t->model, err));
+    TT_TRY(tt_model_sha256(t->model, t->base_sha256, err));
+    if (!wants_teacher(t)) return TT_OK;
+    TT_TRY(name_teacher(t, err));
+    TT_TRY(open_runnable(t->ctx, t->teacher_ref, &t->teacher, err));
+    TT_TRY(same_vocabulary(t->model->tok, t->teacher->tok, t->teacher_ref, err));
+    return tt_model_sha256(t->teacher, t->teacher_sha256, err);
+}
+
+/* ------------------------------------------------------------ text ---- */
+
+/* One document cannot be split by document: its end validates. */
+static tt_status cut_end(tuning *t, tt_err *err) {
+    size_t n = t->train.n, held = (size_t)((double)n * HELD_OUT);
+    TT_TRY(tt__new(&t->valid.ids, held + 1, sizeof *t->valid.ids, "validation tokens", err));
+    TT_TRY(tt__new(&t->valid.start, 2, sizeof *t->valid.start, "validation tokens", err));
+    memcpy(t->valid.ids, t->train.ids + n - held, held * sizeof *t->valid.ids);
+    t->valid.n_docs = 1, t->valid.n = t->valid.start[1] = held;
+    t->train.n = t->train.start[t->train.n_docs] = n - held;
+    tt__log(t->ctx, TT_LOG_INFO, "tune: the text is one document; its last %zu tokens validate", held);
+    return TT_OK;
+}
+
+static tt_status split_text(tuning *t, tt_err *err) {
+    tt_docs a = {0}, b = {0};
+    TT_TRY(tt__docs_split(&t->docs, HELD_OUT, t->o->seed, &a, &b, err));
+    tt_status st = tt__docs_tokenize(&a, t->model->tok, &t->train, err);
+    if (st == TT_OK) st = tt__docs_tokenize(&b, t->model->tok, &t->valid, err);
+    if (st == TT_OK) tt__log(t->ctx, TT_LOG_INFO, "tune: %zu documents train, %zu validate", a.n, b.n);
+    tt__docs_free(&a);
+    tt__docs_free(&b);
+    return st;
+}
+
+static tt_status read_text(tuning *t, tt_err *err) {
+    TT_FAIL_IF(!t->o->data, err, TT_USAGE, "no text to learn from|data|||give --data FILE");
+    TT_TRY(tt__docs_load(t->o->data, NULL, &t->docs, err));
+    if (!t->o->valid && t->docs.n > 1) return split_text(t, err);
+    TT_TRY(tt__docs_tokenize(&t->docs, t->model->tok, &t->train, err));
+    if (!t->o->valid) return cut_end(t, err);
+    tt_docs valid = {0};
+    TT_TRY(tt__docs_load(t->o->valid, NULL, &valid, err));
+    tt_status st = tt__docs_tokenize(&valid, t->model->tok, &t->valid, err);
+    tt__docs_free(&valid);
+    return st;
+}
+
+/* ------------------------------------------------------------ the job ---- */
+
+static tt_status name_state(tuning *t, tt_err *err) {
+    tt__str s = {0};
+    TT_FAIL_IF(!t->o->output || !*t->o->output, err, TT_USAGE, "no output given|||a folder|add -o FOLDER");
+    if (t->o->state) tt__str_puts(&s, t->o->state);
+    else tt__str_printf(&s, "%s.state", t->o->output);
+    TT_FAIL_IF(s.failed, err, TT_RESOURCE, "out of memory|a path");
+    t->state = s.s;
+    return TT_OK;
+}
+
+static tt_status run(tuning *t, tt_tune_report *report, tt_err *err) {
+    TT_TRY(name_state(t, err));
+    TT_TRY(read_recipe(t, err));
+    TT_TRY(open_models(t, err));
+    TT_TRY(read_text(t, err));
+    tt_knobs knobs = {t->recipe, 0};
+    tt_train_job job = {
+        .student = t->model->net, .teacher = t->teacher ? t->teacher->net : NULL, .tokenizer = t->model->tok, .train = &t->train, .valid = &t->valid,
+        .time = t->o->time, .seed = t->o->seed, .max_ram = t->o->max_ram, .state_dir = t->state, .output = t->o->output,
+        .base_ref = t->o->model, .base_sha256 = t->base_sha256, .teacher_sha256 = t->teacher ? t->teacher_sha256 : NULL,
+        .recipe_line = t->line, .recipe_sha256 = t->recipe_sha256, .data_sha256 = t->docs.sha256,
+        .resume = t->o->resume, .force = t->o->force, .checkpoint_seconds = CHECKPOINT_SECONDS, .deterministic = t->ctx->opt.deterministic,
+    };
+    if (t->method->applies) TT_TRY(t->method->applies(job.student, &knobs, err));
+    TT_TRY(t->method->train->train(t->ctx, &knobs, &job, err));
+    if (report) *report = job.report;
+    return TT_OK;
+}
+
+tt_status tt_tune(tt_ctx *ctx, const tt_tune_options *options, tt_tune_report *report, tt_err *err) {
+    tuning t = {.ctx = ctx, .o = options};
+    tt__mem_reset_peak();
+    tt_status st = run(&t, report, err);
+    tt__tokens_free(&t.train);
+    tt__tokens_free(&t.valid);
+    tt__docs_free(&t.docs);
+    tt_recipe_free(t.recipe);
+    tt_model_close(t.teacher);
+    tt_model_close(t.model);
+    tt__free(t.teacher_ref);
+    tt__free(t.state);
+    tt_free(t.line);
+    return st;
+}
