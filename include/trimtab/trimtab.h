@@ -151,6 +151,8 @@ typedef struct tt_cached_model { const char *ref, *path; uint64_t bytes; const c
 typedef struct tt_cache_list { size_t n; tt_cached_model *items; } tt_cache_list;
 tt_status tt_cache_get_list(tt_ctx *ctx, tt_cache_list **out, tt_err *err);   /* catalogue entries first, then what lies in the hub cache */
 void tt_cache_free_list(tt_cache_list *list);
+/* The folder of the shared hub cache and that of catalogue models; the caller frees both. They need not exist. */
+tt_status tt_cache_get_folders(tt_ctx *ctx, char **hub, char **catalogue, tt_err *err);
 
 /* ------------------------------------------------------------------ text ---- */
 /* flags for tt_tokenize */
