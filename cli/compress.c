@@ -1,0 +1,134 @@
+/* trimtab compress: the arguments in llama-quantize's order (MODEL OUT TYPE THREADS), or a recipe; then what became of each layer. */
+#include "cli.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* A recipe is a line, or the name of a file that holds one. What is wrong in a file is a damaged file, not wrong usage. */
+static int read_recipe(cli *c, const char *arg, const char **recipe) {
+    struct stat s;
+    char *text = NULL;
+    size_t n;
+    *recipe = arg;
+    if (stat(arg, &s) != 0 || !S_ISREG(s.st_mode)) return 0;
+    int code = read_all(c, arg, &text, &n);
+    if (code) return code;
+    *recipe = keep(c, text);
+    tt_recipe *r = NULL;
+    tt_err err = {0};
+    tt_status st = tt_recipe_parse(text, n, &r, &err);
+    tt_recipe_free(r);
+    if (st == TT_USAGE) st = err.status = TT_BADFILE;
+    return st == TT_OK ? 0 : fail(c, st, &err);
+}
+
+/* Checks a recipe before anything is opened, and says which steps belong to another verb. */
+static int check_recipe(cli *c, const char *recipe) {
+    tt_recipe *r = NULL;
+    tt_err err = {0};
+    size_t mine = 0;
+    tt_status st = tt_recipe_parse(recipe, strlen(recipe), &r, &err);
+    if (st != TT_OK) return fail(c, st, &err);
+    for (size_t i = 0; i < tt_recipe_step_count(r); i++) {
+        const tt_method_info *m = tt_recipe_get_method(r, i);
+        if (strcmp(m->stage, "compress") == 0) mine++;
+        else note(c, "trimtab compress: step %zu, %s, is a %s step: afterwards, 'trimtab tune' applies it", i + 1, m->name, m->stage);
+    }
+    tt_recipe_free(r);
+    return mine ? 0 : usage_error(c, "no compress step in the recipe", recipe, NULL, "'trimtab methods' lists the methods and their stages");
+}
+
+static bool looks_like_type(const char *s) { return !strpbrk(s, "(+{=") && !tt_method_find(s); }
+
+static json_t *layer_json(const tt_layer_report *l) {
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "tensor", j_text(l->tensor), "type", j_text(l->type), "error", j_real(l->error), "weight_error",
+                     j_real(l->weight_error), "sparsity", j_real(l->sparsity), "bits_per_weight", j_real(l->bits_per_weight), "seconds", j_real(l->seconds));
+}
+
+static int report_json(const cli *c, const tt_compress_options *o, const tt_compress_report *r) {
+    json_t *layers = json_array();
+    for (size_t i = 0; i < r->n_layers; i++) json_array_append_new(layers, layer_json(&r->layers[i]));
+    json_t *doc = json_pack("{s:o, s:o, s:o, s:o, s:o, s:b, s:b}", "model", j_text(o->model), "output", j_text(o->output), "recipe", j_text(o->recipe),
+                            "recipe_sha256", j_text(r->recipe_sha256), "data_sha256", j_text(r->data_sha256), "dry_run", o->dry_run, "resumed", r->resumed);
+    json_object_set_new(doc, "bytes_before", json_integer((json_int_t)r->bytes_before));
+    json_object_set_new(doc, "bytes", json_integer((json_int_t)r->bytes_after));
+    json_object_set_new(doc, "file_bytes", json_integer((json_int_t)r->file_bytes));
+    json_object_set_new(doc, "bits_per_weight_before", j_real(r->bits_before));
+    json_object_set_new(doc, "bits_per_weight", j_real(r->bits_after));
+    json_object_set_new(doc, "linear_bits_per_weight_before", j_real(r->linear_bits_before));
+    json_object_set_new(doc, "linear_bits_per_weight", j_real(r->linear_bits_after));
+    json_object_set_new(doc, "seconds", j_real(r->seconds));
+    json_object_set_new(doc, "peak_bytes", json_integer((json_int_t)r->peak_bytes));
+    json_object_set_new(doc, "threads", json_integer(tt_ctx_threads(c->ctx)));
+    json_object_set_new(doc, "isa", j_text(tt_ctx_isa(c->ctx)));
+    json_object_set_new(doc, "layers", layers);
+    return print_json(c, doc);
+}
+
+static void print_share(double x) {
+    if (isfinite(x)) printf(" %12.6f", x);
+    else printf(" %12s", "-");
+}
+
+static int report_text(const tt_compress_options *o, const tt_compress_report *r) {
+    char a[32], b[32], t[32];
+    printf("%-36s %-26s %12s %12s %9s %9s\n", "TENSOR", "TYPE", "OUTPUT ERROR", "WEIGHT ERROR", "ZEROS", "BITS");
+    for (size_t i = 0; i < r->n_layers; i++) {
+        const tt_layer_report *l = &r->layers[i];
+        printf("%-36s %-26s", l->tensor, l->type);
+        print_share(l->error);
+        print_share(l->weight_error);
+        printf(" %7.2f %% %8.4f\n", 100 * l->sparsity, l->bits_per_weight);
+    }
+    printf("%s%s\n", o->dry_run ? "predicted: " : "", o->output);
+    printf("weights %s -> %s, %.4f -> %.4f bits per weight; linear %.4f -> %.4f\n", text_bytes(r->bytes_before, a), text_bytes(r->bytes_after, b), r->bits_before,
+           r->bits_after, r->linear_bits_before, r->linear_bits_after);
+    if (!o->dry_run) printf("file %s, %s%s, peak %s beside the model\n", text_bytes(r->file_bytes, a), text_time(r->seconds, t), r->resumed ? " (resumed)" : "", text_bytes(r->peak_bytes, b));
+    return 0;
+}
+
+static int take_arguments(cli *c, tt_compress_options *o) {
+    int next = 0, code = 0;
+    o->model = take_model(c, &next);
+    if (!o->model) return TT_USAGE;
+    o->output = opt_s(c, O_output);
+    if (!o->output && next < c->n_args) o->output = c->args[next++];
+    if (!o->output) return usage_error(c, "no output given", NULL, c->verb->args, "name it, or use -o OUT");
+    o->recipe = opt_s(c, O_recipe);
+    if (next < c->n_args && o->recipe) return usage_error(c, "both a type and a recipe", c->args[next], NULL, "give one of the two");
+    if (next < c->n_args) o->recipe = c->args[next++];
+    if (!o->recipe) return usage_error(c, "what shall it become?", NULL, "a type such as Q4_0, or --recipe", "'trimtab methods' lists the methods");
+    if (next < c->n_args && !opt_given(c, O_threads)) {
+        char *end;
+        long n = strtol(c->args[next], &end, 10);
+        if (*end || n < 1 || n > 4096) return usage_error(c, "bad number of threads", c->args[next], "1..4096", NULL);
+        c->value[O_threads] = c->args[next++];
+    }
+    if (next < c->n_args) return usage_error(c, "too many arguments", c->args[next], c->verb->args, NULL);
+    if ((code = read_recipe(c, o->recipe, &o->recipe))) return code;
+    return looks_like_type(o->recipe) ? 0 : check_recipe(c, o->recipe);
+}
+
+int cmd_compress(cli *c) {
+    tt_compress_options o = tt_compress_default_options();
+    tt_compress_report *r = NULL;
+    tt_err err = {0};
+    int code = take_arguments(c, &o);
+    if (code || (code = open_ctx(c))) return code;
+    o.data = opt_s(c, O_data);
+    o.samples = opt_i(c, O_samples);
+    o.length = opt_i(c, O_length);
+    if (opt_given(c, O_work_seed)) o.seed = (uint64_t)opt_i(c, O_work_seed);
+    if (opt_given(c, O_max_ram)) o.max_ram = (uint64_t)opt_i(c, O_max_ram);
+    o.state = opt_s(c, O_state);
+    o.resume = opt_b(c, O_resume);
+    o.force = opt_b(c, O_force);
+    o.dry_run = opt_b(c, O_dry_run);
+    o.no_fallback = !opt_b(c, O_fallback);
+    note(c, "trimtab compress: %s -> %s, %s, %d threads, %s", o.model, o.output, o.recipe, tt_ctx_threads(c->ctx), tt_ctx_isa(c->ctx));
+    tt_status st = tt_compress(c->ctx, &o, &r, &err);
+    if (r && (st == TT_OK || st == TT_TARGET)) code = json_wanted(c) ? report_json(c, &o, r) : report_text(&o, r);
+    tt_compress_free_report(r);
+    return st == TT_OK ? code : fail(c, st, &err);
+}
