@@ -140,7 +140,7 @@ static float fit_with_min(int n, int N, const float *x, const float *w, search s
             error += w[i] * (s.absolute ? fabsf(e) : e * e);
         }
         if (!(error < best) || !(ta >= 0.0f)) continue;
-        best = error, a = ta, *b = tb;
+        best = error, a = ta, *b = lo = tb;                     /* the search goes on from the best minimum */
         memcpy(q, trial, (size_t)n);
     }
     return a;
@@ -273,35 +273,34 @@ static void encode_q8_0(const float *x, const float *imat, uint8_t *b) {
     for (int j = 0; j < 32; j++) b[2 + j] = (uint8_t)(int8_t)clamp_int((int)roundf(x[j] * id), -127, 127);
 }
 
-static int nearest_iq4_nl(float v) {
-    int lo = 0, hi = 15;
-    while (hi - lo > 1) {
-        int mid = (lo + hi) / 2;
-        if (v < (float)tt__iq4_nl[mid]) hi = mid; else lo = mid;
+/* Codes of the nearest codebook values: the number of midpoints at or below v. Loops over lanes inside, for the vectoriser. */
+static void nearest_iq4_nl(float inv, const float *x, uint8_t *q) {
+    int code[32] = {0};
+    for (int i = 0; i < 15; i++) {
+        float mid = 0.5f * (float)(tt__iq4_nl[i] + tt__iq4_nl[i + 1]);
+        for (int j = 0; j < 32; j++) code[j] += inv * x[j] >= mid;
     }
-    return v - (float)tt__iq4_nl[lo] < (float)tt__iq4_nl[hi] - v ? lo : hi;
+    for (int j = 0; j < 32; j++) q[j] = (uint8_t)code[j];
 }
 
 /* The codebook is not symmetric (-127 … 113), so both signs of the scale are tried: the extreme value at either end, ±7 steps. */
 static void encode_iq4_nl(const float *x, const float *imat, uint8_t *b) {
+    static const float level[32] = {0};
     float w[32], v = signed_largest(x, 32), a = 0.0f, best = 0.0f;
-    uint8_t q[32], trial[32];
-    if (imat) importance_weights(32, x, imat, w); else square_weights(32, x, w);
-    memset(q, 8, sizeof q);
+    uint8_t q[32];
+    if (imat) importance_weights(32, x, imat, w); else importance_weights(32, x, level, w);
     for (int k = 0; fabsf(v) > 1e-15f && k < 30; k++) {
         float end = k < 15 ? -127.0f - (float)(k - 7) : 113.0f + (float)(k - 22), wqx = 0.0f, wqq = 0.0f;
+        nearest_iq4_nl(end / v, x, q);
         for (int j = 0; j < 32; j++) {
-            trial[j] = (uint8_t)nearest_iq4_nl(end / v * x[j]);
-            float c = (float)tt__iq4_nl[trial[j]];
+            float c = (float)tt__iq4_nl[q[j]];
             wqx += w[j] * c * x[j];
             wqq += w[j] * c * c;
         }
-        if (!(wqq > 0.0f) || !(wqx * wqx > best * wqq)) continue;
-        a = wqx / wqq, best = a * wqx;
-        memcpy(q, trial, sizeof q);
+        if (wqq > 0.0f && wqx * wqx > best * wqq) a = wqx / wqq, best = a * wqx;
     }
-    float d = as_h(a), id = inverse(d);
-    for (int j = 0; j < 32 && id != 0.0f; j++) q[j] = (uint8_t)nearest_iq4_nl(x[j] * id);
+    float d = as_h(a);
+    nearest_iq4_nl(inverse(d), x, q);
     put_h(b, d);
     pack_nibbles(q, b + 2);
 }
