@@ -172,6 +172,7 @@ static void put_conversion(field *f, spec *s, va_list *args) {
     if (s->conv == 's') {
         const char *text = va_arg(*args, const char *);
         if (!text) text = "(none)";
+        if (strchr(s->text, '-') && width > 0) width = -width;
         size_t len = s->has_precision ? strnlen(text, (size_t)s->precision) : strlen(text);
         for (size_t pad = len; width > 0 && pad < (size_t)width; pad++) put_unit(f, " ", 1);
         put_text(f, text, len);

@@ -46,7 +46,7 @@ void tt_test_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
     do {                                                                                            \
         __typeof__(a) tt_a_ = (a);                                                                  \
         __typeof__(b) tt_b_ = (b);                                                                  \
-        if (!(tt_a_ == (__typeof__(a))tt_b_))                                                       \
+        if (!(tt_a_ == (__typeof__(a))tt_b_ && (__typeof__(b))tt_a_ == tt_b_))                                                      \
             tt_test_fail(__FILE__, __LINE__, "%s == %s: %lld and %lld", #a, #b, (long long)tt_a_, (long long)tt_b_); \
     } while (0)
 
