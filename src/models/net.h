@@ -27,7 +27,8 @@ typedef struct tt_weight {
     bool linear;                         /* a matrix that compression methods may replace */
     bool permute;                        /* rows interleaved in GGUF of this architecture (q, k of llama): see rope_adjacent */
     int64_t permute_heads;
-    int64_t rows, cols;                  /* rows = 1 for vectors */
+    bool vector;                         /* a norm gain: `vec` is set (rows = 1); otherwise `op` */
+    int64_t rows, cols;
     tt_linop *op;                        /* matrices; owned */
     float *vec;                          /* vectors (norm gains), f32; owned */
 } tt_weight;
