@@ -69,6 +69,6 @@ void tt__losses_close(tt_losses *l);
 /* The mean per-token difference and its 95 % interval, clustered: document i has tokens n[i] whose differences sum to d[i]. */
 typedef struct tt_interval { double mean, low, high; } tt_interval;       /* low, high NaN below 2 documents */
 tt_interval tt__paired_interval(const double *d, const double *n, size_t documents);
-double tt__student_quantile(double p, double df);       /* p in (0.5, 1); df >= 1, a whole number */
+double tt__student_quantile(double p, double df);       /* p in (0.5, 1); df >= 1 */
 tt_status tt__compare_losses(const char *a, const char *b, tt_paired_report *report, tt_err *err);
 #endif
