@@ -178,6 +178,13 @@ static void reverse_sweep(tt_graph *g) {
     }
 }
 
+static void name_gradient(tt_graph *g, tt_val d, tt_val of) {
+    char name[24];
+    snprintf(name, sizeof name, "d:%.20s", g->vals[of].name);
+    memcpy(g->vals[d].name, name, sizeof name);
+    g->vals[d].bound = true;
+}
+
 /* Names the gradient of `in` as an output; a gradient that is d(out) itself is copied first. */
 static void name_result(tt_graph *g, tt_val in) {
     tt_val d = g->grad[in];
@@ -189,8 +196,8 @@ static void name_result(tt_graph *g, tt_val in) {
         if (tt__g_node(g, 1, &n) < 0) return;
         d = n.out[0];
     }
-    snprintf(g->vals[d].name, sizeof g->vals[d].name, "d:%.20s", g->vals[in].name);
-    g->vals[d].bound = g->vals[d].output = true;
+    name_gradient(g, d, in);
+    g->vals[d].output = true;
 }
 
 tt_status tt__graph_backward(tt_graph *g, tt_val out, tt_val in, tt_keep keep, tt_err *err) {
@@ -209,8 +216,7 @@ tt_status tt__graph_backward(tt_graph *g, tt_val out, tt_val in, tt_keep keep, t
         mark_active(g, in);
         tt_val d = tt__g_value(g, 1, TT_VAL_ROWS, g->vals[out].cols, NULL);
         if (d >= 0) {
-            snprintf(g->vals[d].name, sizeof g->vals[d].name, "d:%.20s", g->vals[out].name);
-            g->vals[d].bound = true;
+            name_gradient(g, d, out);
             g->grad[out] = d;
             reverse_sweep(g);
             name_result(g, in);
@@ -293,7 +299,7 @@ static void over_rows_tile(void *arg, int64_t tile, int worker) {
     o->fn(o->arg, r0, r1 < o->rows ? r1 : o->rows);
 }
 
-void tt__run_over_rows(tt_ctx *ctx, int64_t rows, int64_t cols, tt_rows_fn fn, const void *arg) {
+void tt__over_rows(tt_ctx *ctx, int64_t rows, int64_t cols, tt_rows_fn fn, const void *arg) {
     enum { PER_TILE = 16384 };                 /* elements: some microseconds of work */
     over_rows o = {fn, arg, rows, PER_TILE / (cols > 0 ? cols : 1)};
     if (o.step < 1) o.step = 1;

@@ -60,8 +60,8 @@ tt_val tt__g_copy(tt_graph *g, tt_val x);
 void tt__g_output(tt_graph *g, tt_val v, const char *name);
 void tt__g_tap(tt_graph *g, tt_val v, int input_id);                             /* a named point: calibration reads it (tt_tap_fn) */
 
-/* ---- gradients: appends ops computing d(in) from d(out); their buffers are bound under the names "d:"out and "d:"in, and may be one
- * buffer. Once per graph, before the plan. ---- */
+/* ---- gradients: appends ops computing d(in) from d(out); their buffers are bound under the names "d:"out and "d:"in; one
+ * buffer serves both where the last op of backward does not read d(out), as in a decoder block. Once per graph, before the plan. ---- */
 tt_status tt__graph_backward(tt_graph *g, tt_val out, tt_val in, tt_keep keep, tt_err *err);
 
 tt_status tt__graph_plan(tt_graph *g, int64_t max_rows, int64_t max_past, tt_err *err);   /* workspace offsets from lifetimes */
@@ -75,6 +75,10 @@ tt_status tt__graph_bind(tt_graph *g, const char *name, float *data, int64_t ld,
 tt_status tt__graph_forward(tt_graph *g, const tt_env *env, void *workspace, void *kept, tt_tap_fn tap, void *user, int stop_tap, tt_err *err);
 tt_status tt__graph_backprop(tt_graph *g, const tt_env *env, void *workspace, const void *kept, tt_err *err);
 double tt__graph_macs(const tt_graph *g, const tt_env *env, bool backward);       /* multiply-adds of a run */
+/* fn over ranges [r0, r1) of rows, in parallel when there is enough to do; the split depends on the shape only. */
+typedef void (*tt_rows_fn)(const void *arg, int64_t r0, int64_t r1);
+void tt__over_rows(tt_ctx *ctx, int64_t rows, int64_t cols, tt_rows_fn fn, const void *arg);
+
 void tt__graph_print(const tt_graph *g, tt__str *out);                     /* ops, lifetimes, offsets: for TT_DEBUG */
 bool tt__graph_is_valid(const tt_graph *g);
 #endif

@@ -101,9 +101,6 @@ void tt__g_grad_node(tt_graph *g, const tt_op *op, const tt_val *in, int n_in, c
 tt_mat tt__run_mat(const tt_run *r, tt_val v);
 tt_act *tt__run_act(const tt_run *r, tt_val v);
 static inline int64_t tt__run_rows(const tt_run *r) { return r->env->rows; }
-/* fn over [r0, r1) ranges of rows, in parallel when there is enough to do; the split depends on the shape only. */
-typedef void (*tt_rows_fn)(const void *arg, int64_t r0, int64_t r1);
-void tt__run_over_rows(tt_ctx *ctx, int64_t rows, int64_t cols, tt_rows_fn fn, const void *arg);
 
 /* ---- plan.c ---- */
 void tt__plan_uses(tt_graph *g);

@@ -16,7 +16,7 @@ static void silu_rows(const void *arg, int64_t r0, int64_t r1) {
 static void silu_forward(const tt_run *r, const tt_node *n, int count) {
     (void)count;
     args m = {.k = r->ctx->k, .a = tt__run_mat(r, n->in[0]), .b = tt__run_mat(r, n->in[1]), .y = tt__run_mat(r, n->out[0])};
-    tt__run_over_rows(r->ctx, tt__run_rows(r), m.y.cols, silu_rows, &m);
+    tt__over_rows(r->ctx, tt__run_rows(r), m.y.cols, silu_rows, &m);
 }
 
 static void silu_gradient(tt_graph *g, const tt_node *n) {
@@ -36,7 +36,7 @@ static void silu_backward(const tt_run *r, const tt_node *n, int count) {
     (void)count;
     args m = {.k = r->ctx->k, .a = tt__run_mat(r, n->in[0]), .b = tt__run_mat(r, n->in[1]), .dy = tt__run_mat(r, n->in[2]),
               .y = tt__run_mat(r, n->out[0]), .z = tt__run_mat(r, n->out[1])};
-    tt__run_over_rows(r->ctx, tt__run_rows(r), m.y.cols, silu_backward_rows, &m);
+    tt__over_rows(r->ctx, tt__run_rows(r), m.y.cols, silu_backward_rows, &m);
 }
 
 static double silu_macs(const tt_graph *g, const tt_node *n, const tt_env *env) { return 4.0 * (double)env->rows * (double)g->vals[n->out[0]].cols; }
@@ -60,7 +60,7 @@ static void add_rows(const void *arg, int64_t r0, int64_t r1) {
 static void add_forward(const tt_run *r, const tt_node *n, int count) {
     (void)count;
     args m = {.k = r->ctx->k, .a = tt__run_mat(r, n->in[0]), .b = tt__run_mat(r, n->in[1]), .y = tt__run_mat(r, n->out[0])};
-    tt__run_over_rows(r->ctx, tt__run_rows(r), m.y.cols, add_rows, &m);
+    tt__over_rows(r->ctx, tt__run_rows(r), m.y.cols, add_rows, &m);
 }
 
 static void add_gradient(tt_graph *g, const tt_node *n) {
@@ -89,7 +89,7 @@ static void copy_rows(const void *arg, int64_t r0, int64_t r1) {
 static void copy_forward(const tt_run *r, const tt_node *n, int count) {
     (void)count;
     args m = {.a = tt__run_mat(r, n->in[0]), .y = tt__run_mat(r, n->out[0])};
-    if (m.a.x != m.y.x) tt__run_over_rows(r->ctx, tt__run_rows(r), m.y.cols, copy_rows, &m);
+    if (m.a.x != m.y.x) tt__over_rows(r->ctx, tt__run_rows(r), m.y.cols, copy_rows, &m);
 }
 
 static void copy_gradient(tt_graph *g, const tt_node *n) { tt__g_grad_add(g, n->in[0], tt__g_grad(g, n->out[0])); }

@@ -14,7 +14,7 @@ static void forward_rows(const void *arg, int64_t r0, int64_t r1) {
 static void forward(const tt_run *r, const tt_node *n, int count) {
     (void)count;
     args a = {.k = r->ctx->k, .x = tt__run_mat(r, n->in[0]), .y = tt__run_mat(r, n->out[0]), .gain = r->env->vecs[n->p.slot], .eps = n->p.eps};
-    tt__run_over_rows(r->ctx, tt__run_rows(r), a.x.cols, forward_rows, &a);
+    tt__over_rows(r->ctx, tt__run_rows(r), a.x.cols, forward_rows, &a);
 }
 
 static void gradient(tt_graph *g, const tt_node *n) {
@@ -40,7 +40,7 @@ static void backward(const tt_run *r, const tt_node *n, int count) {
     args a = {.k = r->ctx->k, .x = tt__run_mat(r, n->in[0]), .dy = tt__run_mat(r, n->in[1]), .y = tt__run_mat(r, n->out[0]),
               .gain = r->env->vecs[n->p.slot], .eps = n->p.eps};
     if (n->in[2] >= 0) a.acc = tt__run_mat(r, n->in[2]);
-    tt__run_over_rows(r->ctx, tt__run_rows(r), a.x.cols, backward_rows, &a);
+    tt__over_rows(r->ctx, tt__run_rows(r), a.x.cols, backward_rows, &a);
 }
 
 static double macs(const tt_graph *g, const tt_node *n, const tt_env *env) { return 2.0 * (double)env->rows * (double)g->vals[n->in[0]].cols; }

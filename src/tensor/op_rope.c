@@ -39,7 +39,7 @@ static void turn_rows(const void *arg, int64_t r0, int64_t r1) {
 
 static void turn(const tt_run *r, const tt_node *n, float sign) {
     args a = {tt__run_mat(r, n->in[0]), tt__run_mat(r, n->out[0]), r->g->rope, r->env, n->p.H, n->p.D / 2, n->p.adjacent, sign};
-    tt__run_over_rows(r->ctx, tt__run_rows(r), a.x.cols, turn_rows, &a);
+    tt__over_rows(r->ctx, tt__run_rows(r), a.x.cols, turn_rows, &a);
 }
 
 static void forward(const tt_run *r, const tt_node *n, int count) { (void)count; turn(r, n, 1); }
