@@ -27,13 +27,19 @@ typedef struct tt_draft {
     float *scales;                /* [rows, groups], groups = ceil(cols / group) */
     uint8_t *halfgrid;            /* [rows, groups] symmetric grids: 1 = without zero level, or NULL: all 0 */
     float *mins;                  /* [rows, groups] asymmetric: value = scale*code + min, or NULL: symmetric */
-    tt_dtype type;                /* TT_DTYPE_COUNT, or the standard type that the codes or values are meant for */
+    tt_linop *op;                 /* finished already (a standard type whose own search chose the codes), or NULL; W holds its values */
 } tt_draft;
 tt_status tt__draft_init(tt_draft *d, const char *name, int layer, int64_t rows, int64_t cols, tt_err *err);
 void tt__draft_free(tt_draft *d);
-/* The operator of a finished draft: a standard GGUF type where one holds it exactly (format "auto" or "gguf"), else our own
- * (format "own" always). TT_TARGET when format is "gguf" and none fits. */
-tt_status tt__draft_finish(tt_ctx *ctx, const tt_draft *d, const char *format, tt_linop **out, tt_err *err);
+/* Makes room for codes and scales (and halfgrid; and mins when asked). TT_USAGE when the draft is quantized already. */
+tt_status tt__draft_quantize(tt_draft *d, int bits, int group, bool with_mins, tt_err *err);
+/* Room for a mask (TT_USAGE when there is one), and W = 0 where it is 0. */
+tt_status tt__draft_prune(tt_draft *d, tt_err *err);
+void tt__draft_apply_mask(tt_draft *d);
+static inline int64_t tt__draft_groups(const tt_draft *d) { return d->group ? (d->cols + d->group - 1) / d->group : 0; }
+/* The operator of a finished draft (an op in it is handed over): a standard GGUF type where one holds it exactly (format "auto" or
+ * "gguf"), else our own (format "own" always). TT_TARGET when format is "gguf" and none fits. */
+tt_status tt__draft_finish(tt_ctx *ctx, tt_draft *d, const char *format, tt_linop **out, tt_err *err);
 
 /* Knob values of one recipe step, checked and with defaults. */
 typedef struct tt_knobs { const tt_recipe *recipe; size_t step; } tt_knobs;

@@ -1,0 +1,69 @@
+/* gptq: rounds one column at a time and pushes the rounding error onto the columns not yet rounded (weights.md A2, arXiv 2210.17323
+ * algorithm 1; the walk and its formulas are in obs.c).
+ *
+ *     act_order       columns by falling diag H, so that the inputs that matter are rounded while there is room to repair; groups stay
+ *                     groups of neighbours, so their scales are fitted beforehand (static_groups): no index per column is stored
+ *     sequential      the paper's "true sequential": q k v, then o, then gate up, then down, each from inputs that the rounded ones before it give
+ *     sym = false     scale and minimum: Q4_1, Q5_1
+ *
+ * Stored as Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 where format=auto or gguf (llama.cpp loads it), as our group operator otherwise. A mask that an
+ * earlier method of the recipe left is kept to.
+ *
+ * Cost: as sparsegpt; b + 16/group bits per weight (standard types: + 16/32, asymmetric + 32/32).
+ */
+#include "methods/weights/obs.h"
+#include <math.h>
+
+static const tt_knob knobs[] = {
+    {"bits", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "2|3|4|5|8", "4", NULL, "bits of a code"},
+    {"group", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "32|64|128|row", "64", NULL, "columns that share a scale"},
+    {"sym", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", NULL, "symmetric grid; false: scale and minimum (4 and 5 bits)"},
+    {"mse", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", NULL, "search the scale for the least squared error; false: nothing clips"},
+    {"act_order", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", NULL, "round the columns with the largest inputs first (implies static_groups)"},
+    {"static_groups", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", "act_order=false", "fit all scales to the original weights"},
+    {"sequential", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", NULL, "within a block, collect inputs again after each rounded stage (four passes instead of one)"},
+    {"damp", TT_KNOB_REAL, 0, 1, TT_LOG, NULL, "0.01", NULL, "share of the mean diagonal added to the Hessian; raised tenfold where that fails"},
+    {"block", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "64|128|256", "128", NULL, "columns between two updates of the rest"},
+    {"format", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "auto|gguf|own", "auto", NULL, "storage: standard types where they fit, always, or never"},
+};
+
+static tt_status applies(const tt_net *net, const tt_knobs *k, tt_err *err) {
+    (void)net;
+    int64_t bits = tt__knob_i(k, "bits");
+    bool gguf = !strcmp(tt__knob_s(k, "format"), "gguf"), own = !strcmp(tt__knob_s(k, "format"), "own"), sym = tt__knob_b(k, "sym");
+    int64_t group = strcmp(tt__knob_s(k, "group"), "row") ? tt__knob_i(k, "group") : 0;
+    TT_FAIL_IF(!sym && bits != 4 && bits != 5, err, TT_USAGE, "asymmetric codes have no storage|gptq, sym|false with %lld bits|4 or 5 bits", (long long)bits);
+    TT_FAIL_IF(own && (!sym || bits == 5), err, TT_USAGE, "our group operator is symmetric, of 2, 3, 4 or 8 bits|gptq, format|own");
+    TT_FAIL_IF(gguf && bits < 4, err, TT_USAGE, "no standard type holds these codes|gptq, format|gguf with %lld bits|4, 5 or 8", (long long)bits);
+    TT_FAIL_IF(group > tt__knob_i(k, "block"), err, TT_USAGE, "group is larger than the block of columns|gptq, block|%lld|at least %lld",
+               (long long)tt__knob_i(k, "block"), (long long)group);
+    return TT_OK;
+}
+
+static unsigned wants(const tt_knobs *k) {
+    (void)k;
+    return TT_WANT_HESSIAN;
+}
+
+static bool sequential(const tt_knobs *k) { return tt__knob_b(k, "sequential"); }
+
+static tt_status matrix(tt_ctx *ctx, const tt_knobs *k, tt_draft *d, const tt_stats *s, tt_err *err) {
+    tt_obs o = {.block = tt__knob_i(k, "block"), .damp = tt__knob_f(k, "damp"), .static_groups = tt__knob_b(k, "static_groups"), .act_order = tt__knob_b(k, "act_order")};
+    o.grid = tt__grid_for((int)tt__knob_i(k, "bits"), tt__knob_b(k, "sym"), tt__knob_b(k, "mse"), d->keep, tt__knob_s(k, "format"));
+    o.columns = tt__group_columns(k, d->cols, &o.group);
+    return tt__obs(ctx, &o, d, s, err);
+}
+
+static const char *format(const tt_knobs *k) { return tt__knob_s(k, "format"); }
+
+static double cost_bits(const tt_knobs *k, int64_t rows, int64_t cols) {
+    (void)rows;
+    return tt__grid_cost(k, cols, (int)tt__knob_i(k, "bits"), tt__knob_b(k, "sym"), 0, tt__knob_s(k, "format"));
+}
+
+static const tt_compress_vtable compress = {.wants = wants, .sequential = sequential, .matrix = matrix, .format = format};
+const tt_method tt__method_gptq = {
+    .info = {.name = "gptq", .family = "weights", .title = "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", .id = "arXiv 2210.17323",
+             .year = 2022, .summary = "rounds column by column and repairs the rest of the row by second-order updates", .version = 1, .stage = "compress",
+             .knobs = knobs, .n_knobs = sizeof knobs / sizeof *knobs},
+    .applies = applies, .cost_bits = cost_bits, .compress = &compress};

@@ -1,0 +1,254 @@
+/* The search for a group's scale: shrink it from "nothing clips" and keep what errs least over the kept weights (weights.md A1.4 with
+ * squared error and steps of 5 %; PERFORMANCE 3.4: with sparse weights a grid without a zero level gives the kept ones half a bit).
+ *
+ *     top = max |w|     scale = f top / (2^(b-1) - 1/2),   f = 1, 0.95 … 0.55      e = Σ keep (w - ŵ)²
+ *
+ * Asymmetric: lo, hi shrunk by f towards zero, scale = (hi - lo) / (2^b - 1), min = lo. Departure from A1.1: the group need not hold
+ * zero, as Q4_1 stores a minimum. Scales are rounded to 16 bits before they are tried, so the error is that of the file.
+ */
+#include "methods/weights/grid.h"
+
+#include "base/util.h"
+#include "methods/weights/mask.h"
+#include <math.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+/* ------------------------------------------------------------ tiles ---- */
+
+static inline int64_t lanes(int64_t rows, int64_t r0) { return rows - r0 < TT_LANES ? rows - r0 : TT_LANES; }
+
+void tt__tile_load(const float *W, int64_t ld, int64_t rows, int64_t r0, int64_t c0, int64_t n, float (*x)[TT_LANES]) {
+    int64_t m = lanes(rows, r0);
+    if (m < TT_LANES) memset(x, 0, (size_t)n * sizeof *x);
+    for (int64_t l = 0; l < m; l++)
+        for (int64_t c = 0; c < n; c++) x[c][l] = W[(r0 + l) * ld + c0 + c];
+}
+
+void tt__tile_store(float *W, int64_t ld, int64_t rows, int64_t r0, int64_t c0, int64_t n, const float (*x)[TT_LANES]) {
+    for (int64_t l = 0; l < lanes(rows, r0); l++)
+        for (int64_t c = 0; c < n; c++) W[(r0 + l) * ld + c0 + c] = x[c][l];
+}
+
+void tt__tile_load_u8(const uint8_t *keep, int64_t ld, int64_t rows, int64_t r0, int64_t c0, int64_t n, float (*x)[TT_LANES]) {
+    int64_t m = lanes(rows, r0);
+    if (m < TT_LANES) memset(x, 0, (size_t)n * sizeof *x);
+    for (int64_t l = 0; l < m; l++)
+        for (int64_t c = 0; c < n; c++) x[c][l] = (float)keep[(r0 + l) * ld + c0 + c];
+}
+
+void tt__tile_store_u8(uint8_t *keep, int64_t ld, int64_t rows, int64_t r0, int64_t c0, int64_t n, const float (*x)[TT_LANES]) {
+    for (int64_t l = 0; l < lanes(rows, r0); l++)
+        for (int64_t c = 0; c < n; c++) keep[(r0 + l) * ld + c0 + c] = (uint8_t)x[c][l];
+}
+
+/* ------------------------------------------------------------ fitting ---- */
+
+static float to16(float x, bool *overflow) {
+    float y = tt__f16_to_f32(tt__f32_to_f16(x));
+    if (isfinite(y)) return y;
+    *overflow = true;
+    return x < 0 ? -65504.0f : 65504.0f;
+}
+
+static void set_scale(tt_fit *f, int l, float scale, float off, float min) {
+    f->scale[l] = to16(scale, &f->overflow);
+    f->inv[l] = f->scale[l] != 0 ? 1.0f / f->scale[l] : 0;
+    f->off[l] = off;
+    f->min[l] = to16(min, &f->overflow);
+}
+
+static void error_of(const tt_fit *f, float top_code, const float (*x)[TT_LANES], const float (*keep)[TT_LANES], int64_t n, float err[TT_LANES]) {
+    float q[TT_LANES], y[TT_LANES];
+    memset(err, 0, TT_LANES * sizeof *err);
+    for (int64_t c = 0; c < n; c++) {
+        tt__grid_round(f, top_code, x[c], q, y);
+        for (int l = 0; l < TT_LANES; l++) {
+            float d = y[l] - x[c][l];
+            err[l] += d * d * (keep ? keep[c][l] : 1.0f);
+        }
+    }
+}
+
+typedef struct extent { float top[TT_LANES], lo[TT_LANES], hi[TT_LANES]; } extent;
+
+static extent extent_of(const float (*x)[TT_LANES], const float (*keep)[TT_LANES], int64_t n) {
+    extent e;
+    for (int l = 0; l < TT_LANES; l++) e.top[l] = 0, e.lo[l] = INFINITY, e.hi[l] = -INFINITY;
+    for (int64_t c = 0; c < n; c++)
+        for (int l = 0; l < TT_LANES; l++) {
+            if (keep && keep[c][l] == 0) continue;
+            float v = x[c][l], a = fabsf(v);
+            e.top[l] = a > e.top[l] ? a : e.top[l];
+            e.lo[l] = v < e.lo[l] ? v : e.lo[l];
+            e.hi[l] = v > e.hi[l] ? v : e.hi[l];
+        }
+    for (int l = 0; l < TT_LANES; l++)
+        if (e.lo[l] > e.hi[l]) e.lo[l] = e.hi[l] = 0;         /* nothing kept */
+    return e;
+}
+
+/* Candidate `variant` (0 or 1) at shrinking factor f. */
+static tt_fit candidate(const tt_grid *g, const extent *e, float f, int variant) {
+    tt_fit fit = {.overflow = false};
+    float half = (float)(1 << (g->bits - 1));
+    for (int l = 0; l < TT_LANES; l++) {
+        float s = e->top[l] * f / (half - 0.5f);
+        switch (g->kind) {
+        case TT_GRID_BEST: set_scale(&fit, l, s, variant ? half : half - 0.5f, 0); break;
+        case TT_GRID_SIGNED: set_scale(&fit, l, variant ? s : -s, half, 0); break;
+        case TT_GRID_ZERO: set_scale(&fit, l, e->top[l] / (half - 1), half, 0); break;
+        default: set_scale(&fit, l, f * (e->hi[l] - e->lo[l]) / (2 * half - 1), 0, f * e->lo[l]);
+        }
+    }
+    return fit;
+}
+
+void tt__grid_fit(const tt_grid *g, const float (*x)[TT_LANES], const float (*keep)[TT_LANES], int64_t n, tt_fit *fit) {
+    extent e = extent_of(x, keep, n);
+    float best[TT_LANES], err[TT_LANES], top_code = (float)((1 << g->bits) - 1);
+    int factors = g->search && g->kind != TT_GRID_ZERO ? 10 : 1, variants = g->kind <= TT_GRID_SIGNED ? 2 : 1;
+    /* a signed grid reaches one level further to one side: start where the largest weight may sit on the short side */
+    float first = g->kind == TT_GRID_SIGNED && g->search ? 1.05f : 1.0f;
+    bool overflow = false;
+    for (int i = 0; i < factors; i++)
+        for (int v = 0; v < variants; v++) {
+            tt_fit t = candidate(g, &e, first - 0.05f * (float)i, v);
+            overflow |= t.overflow;
+            error_of(&t, top_code, x, keep, n, err);
+            if (i == 0 && v == 0) {
+                *fit = t;
+                memcpy(best, err, sizeof best);
+                continue;
+            }
+            for (int l = 0; l < TT_LANES; l++)
+                if (err[l] < best[l]) {
+                    best[l] = err[l];
+                    fit->scale[l] = t.scale[l], fit->inv[l] = t.inv[l], fit->off[l] = t.off[l], fit->min[l] = t.min[l];
+                }
+        }
+    fit->overflow = overflow;
+}
+
+/* ------------------------------------------------------------ a draft's groups ---- */
+
+void tt__fit_load(const tt_draft *d, int64_t r0, int64_t group, tt_fit *f) {
+    int64_t groups = tt__draft_groups(d);
+    float half = (float)(1 << (d->bits - 1));
+    *f = (tt_fit){.overflow = false};
+    for (int64_t l = 0; l < lanes(d->rows, r0); l++) {
+        int64_t at = (r0 + l) * groups + group;
+        f->scale[l] = d->scales[at];
+        f->inv[l] = f->scale[l] != 0 ? 1.0f / f->scale[l] : 0;
+        f->off[l] = d->mins ? 0 : d->halfgrid[at] ? half - 0.5f : half;
+        f->min[l] = d->mins ? d->mins[at] : 0;
+    }
+}
+
+void tt__fit_store(tt_draft *d, int64_t r0, int64_t group, const tt_fit *f) {
+    int64_t groups = tt__draft_groups(d);
+    float half = (float)(1 << (d->bits - 1));
+    for (int64_t l = 0; l < lanes(d->rows, r0); l++) {
+        int64_t at = (r0 + l) * groups + group;
+        d->scales[at] = f->scale[l];
+        if (d->mins) d->mins[at] = f->min[l];
+        else d->halfgrid[at] = f->off[l] != half;
+    }
+}
+
+tt_status tt__fit_overflow(const tt_draft *d, tt_err *err) {
+    return tt__fail(err, TT_FAIL, "scale does not fit a 16-bit float|%s||weights up to 65504 times the largest code", d->name);
+}
+
+typedef struct fit_job { const tt_grid *g; int64_t columns; tt_draft *d; atomic_bool overflow; atomic_bool no_memory; } fit_job;
+
+static void fit_tile(void *arg, int64_t tile, int worker) {
+    (void)worker;
+    fit_job *j = arg;
+    tt_draft *d = j->d;
+    int64_t r0 = tile * TT_LANES;
+    float(*x)[TT_LANES] = tt__alloc(2 * (size_t)j->columns * sizeof *x), (*keep)[TT_LANES] = x + j->columns;
+    if (!x) {
+        atomic_store(&j->no_memory, true);
+        return;
+    }
+    for (int64_t c = 0; c < d->cols; c += j->columns) {
+        int64_t n = d->cols - c < j->columns ? d->cols - c : j->columns;
+        tt_fit fit;
+        tt__tile_load(d->W, d->cols, d->rows, r0, c, n, x);
+        if (d->keep) tt__tile_load_u8(d->keep, d->cols, d->rows, r0, c, n, keep);
+        tt__grid_fit(j->g, x, d->keep ? keep : NULL, n, &fit);
+        if (fit.overflow) atomic_store(&j->overflow, true);
+        for (int64_t g = c / d->group; g * d->group < c + n; g++) tt__fit_store(d, r0, g, &fit);
+    }
+    tt__free(x);
+}
+
+tt_status tt__grid_fit_draft(tt_ctx *ctx, const tt_grid *g, int64_t columns, tt_draft *d, tt_err *err) {
+    fit_job job = {.g = g, .columns = columns, .d = d};
+    tt__parallel(ctx, (d->rows + TT_LANES - 1) / TT_LANES, fit_tile, &job);
+    TT_FAIL_IF(atomic_load(&job.no_memory), err, TT_RESOURCE, "out of memory|for a tile");
+    return atomic_load(&job.overflow) ? tt__fit_overflow(d, err) : TT_OK;
+}
+
+static void round_tile(void *arg, int64_t tile, int worker) {
+    (void)worker;
+    tt_draft *d = arg;
+    float x[128][TT_LANES], q[128][TT_LANES], top_code = (float)((1 << d->bits) - 1);
+    int64_t r0 = tile * TT_LANES;
+    for (int64_t c = 0; c < d->cols; c += d->group) {
+        int64_t n = d->cols - c < d->group ? d->cols - c : d->group;
+        tt_fit fit;
+        tt__tile_load(d->W, d->cols, d->rows, r0, c, n, x);
+        tt__fit_load(d, r0, c / d->group, &fit);
+        for (int64_t i = 0; i < n; i++) tt__grid_round(&fit, top_code, x[i], q[i], x[i]);
+        tt__tile_store(d->W, d->cols, d->rows, r0, c, n, x);
+        tt__tile_store_u8(d->codes, d->cols, d->rows, r0, c, n, q);
+    }
+}
+
+void tt__grid_round_draft(tt_ctx *ctx, tt_draft *d) {
+    tt__parallel(ctx, (d->rows + TT_LANES - 1) / TT_LANES, round_tile, d);
+    for (int64_t i = 0; d->keep && i < d->rows * d->cols; i++)
+        if (!d->keep[i]) d->W[i] = 0;
+}
+
+/* ------------------------------------------------------------ choices ---- */
+
+tt_grid tt__grid_for(int bits, bool sym, bool search, bool sparse, const char *format) {
+    bool own = !strcmp(format, "own") || bits < 4 || (sparse && strcmp(format, "gguf"));
+    if (!sym) return (tt_grid){TT_GRID_MIN, bits, search};
+    if (own) return (tt_grid){TT_GRID_BEST, bits, search};
+    return (tt_grid){bits == 8 ? TT_GRID_ZERO : TT_GRID_SIGNED, bits, search};
+}
+
+int64_t tt__group_columns(const tt_knobs *k, int64_t cols, int *stored) {
+    const char *s = tt__knob_s(k, "group");
+    *stored = !strcmp(s, "row") ? 128 : (int)strtol(s, NULL, 10);
+    return !strcmp(s, "row") ? (cols + 127) / 128 * 128 : *stored;
+}
+
+double tt__prune_density(const tt_knobs *k) {
+    tt_pattern p;
+    tt_err err = {0};
+    if (tt__pattern_parse(tt__knob_s(k, "pattern"), &p, &err) == TT_OK && p.m) return (double)p.n / p.m;
+    return 1 - tt__knob_f(k, "sparsity");
+}
+
+/* A mask bit, the kept codes with half a byte of filling per 64 columns where b does not divide them evenly, a start per row. */
+static double sparse_bits(double density, int bits, int64_t cols) {
+    return 1 + density * bits + (bits < 8 ? (8.0 - bits) / 2 / 64 : 0) + 64.0 / (double)cols;
+}
+
+double tt__prune_cost(const tt_knobs *k, int64_t cols) {
+    return strcmp(tt__knob_s(k, "format"), "gguf") ? sparse_bits(tt__prune_density(k), 16, cols) : 16;
+}
+
+double tt__grid_cost(const tt_knobs *k, int64_t cols, int bits, bool sym, double density, const char *format) {
+    int group;
+    tt__group_columns(k, cols, &group);
+    double scales = 16.0 * (double)((cols + group - 1) / group) / (double)cols;
+    bool standard = strcmp(format, "own") && bits >= 4 && cols % 32 == 0 && !(density > 0 && strcmp(format, "gguf"));
+    if (standard) return bits + (sym ? 0.5 : 1.0);
+    return (density > 0 ? sparse_bits(density, bits, cols) : bits) + scales;
+}

@@ -1,0 +1,275 @@
+/* Optimal brain surgery, a column at a time (weights.md A2, A3; arXiv 2210.17323 algorithm 1, 2301.00774 algorithm 1).
+ *
+ *     H = X X^T (inputs over the calibration tokens), damped;   H^-1 = U^T U,  U upper triangular            train/linalg.h
+ *     for each column j:   q_j = the decided value of w_j       e_j = (w_j - q_j) / U_jj        w_k -= e_j U_jk   for k > j
+ *     pruning score        w_j² / U_jj²    (= w² / [H^-1]_jj of the columns that are left)
+ *
+ *   symbol   here        shape
+ *   W        job.W       [rows, cols]    in walking order (permuted under act_order)
+ *   U        job.U       [cols, cols]
+ *   E        job.E       [rows, block]   errors of the block, applied to the columns beyond it by one product
+ *
+ * Rows do not touch each other, except that an unstructured mask takes its threshold over all rows of a block of columns. So a block is
+ * walked by tiles of 16 rows, one row per lane of a vector, stored [column][lane]: the inner loop is a broadcast times a vector.
+ *
+ * Where a mask is chosen: unstructured at the start of a block; N:M at every M-th column, from the weights as updated so far. A group's
+ * scale is fitted when its first column is reached, to the weights as they are then and to those that stay (for N:M: that would stay
+ * now). With static groups, act-order or a scale per row it is fitted to the original weights, in the original order.
+ */
+#include "methods/weights/obs.h"
+
+#include "base/util.h"
+#include "train/linalg.h"
+#include <stdatomic.h>
+#include <stdlib.h>
+
+enum { MAX_BLOCK = 256 };
+
+typedef float lane_row[TT_LANES];
+
+typedef struct obs_job {
+    const tt_obs *o;
+    tt_draft *d;
+    int64_t rows, cols;
+    float *W, *U, *E;
+    uint8_t *keep, *codes;                            /* in walking order; NULL where not wanted */
+    int32_t *perm;                                    /* walking position → column, or NULL */
+    bool choose_block, static_scales;                 /* unstructured mask; scales known before the walk */
+    int64_t i1, i2;                                   /* the block */
+    float *score;                                     /* [rows, block] of an unstructured mask */
+    uint8_t *block_keep;
+    atomic_bool overflow;
+} obs_job;
+
+/* ------------------------------------------------------------ one tile of 16 rows ---- */
+
+typedef struct tile_state { lane_row x[MAX_BLOCK], keep[MAX_BLOCK], q[MAX_BLOCK], e[MAX_BLOCK]; tt_fit fit; int64_t fit_group; } tile_state;
+
+/* keep[c0 … c0+len): per lane the n largest of the scores x² / U_cc²; ties: the last ones stay, as in mask.c. */
+static void choose_n_of_m(const obs_job *j, const lane_row *x, int64_t c0, int64_t len, lane_row *keep) {
+    lane_row s[32];
+    int64_t kept = tt__pattern_kept(j->o->pattern, len);
+    for (int64_t a = 0; a < len; a++) {
+        float u = j->U[(j->i1 + c0 + a) * j->cols + j->i1 + c0 + a], w = 1.0f / (u * u);
+        for (int l = 0; l < TT_LANES; l++) s[a][l] = x[c0 + a][l] * x[c0 + a][l] * w;
+    }
+    for (int64_t a = 0; a < len; a++) {
+        float above[TT_LANES] = {0};
+        for (int64_t b = 0; b < len; b++)
+            for (int l = 0; l < TT_LANES; l++) above[l] += (s[b][l] > s[a][l] || (b > a && s[b][l] == s[a][l])) ? 1.0f : 0.0f;
+        for (int l = 0; l < TT_LANES; l++) keep[c0 + a][l] = above[l] < (float)kept ? 1.0f : 0.0f;
+    }
+}
+
+static void choose_range(const obs_job *j, const lane_row *x, int64_t c0, int64_t c1, lane_row *keep) {
+    int m = j->o->pattern.m;
+    for (int64_t c = c0; c < c1; c += m) choose_n_of_m(j, x, c, c1 - c < m ? c1 - c : m, keep);
+}
+
+static void fit_group(obs_job *j, tile_state *t, int64_t r0, int64_t c) {
+    int64_t end = c + j->o->columns < j->i2 - j->i1 ? c + j->o->columns : j->i2 - j->i1;
+    lane_row ahead[MAX_BLOCK];
+    const lane_row *keep = j->keep ? t->keep : NULL;
+    if (j->o->pattern.m) {
+        choose_range(j, t->x, c, end, ahead);
+        keep = ahead;
+    }
+    tt__grid_fit(&j->o->grid, t->x + c, keep ? keep + c : NULL, end - c, &t->fit);
+    if (t->fit.overflow) atomic_store(&j->overflow, true);
+    tt__fit_store(j->d, r0, (j->i1 + c) / j->d->group, &t->fit);
+}
+
+static void ready_scale(obs_job *j, tile_state *t, int64_t r0, int64_t c) {
+    if (!j->static_scales) {
+        if ((j->i1 + c) % j->o->columns == 0) fit_group(j, t, r0, c);
+        return;
+    }
+    int64_t column = j->perm ? j->perm[j->i1 + c] : j->i1 + c, group = column / j->d->group;
+    if (group != t->fit_group) tt__fit_load(j->d, r0, group, &t->fit);
+    t->fit_group = group;
+}
+
+static void decide_column(obs_job *j, tile_state *t, int64_t c, float y[TT_LANES]) {
+    memcpy(y, t->x[c], TT_LANES * sizeof *y);
+    if (j->o->grid.bits) tt__grid_round(&t->fit, (float)((1 << j->o->grid.bits) - 1), t->x[c], t->q[c], y);
+    if (j->keep)
+        for (int l = 0; l < TT_LANES; l++) y[l] = t->keep[c][l] != 0 ? y[l] : 0.0f;
+}
+
+/* e_c = (x_c - y) / U_cc;   x_k -= e_c U_ck for the columns k of the block that are still to come. */
+static void push_error(const obs_job *j, tile_state *t, int64_t c, int64_t n, const float y[TT_LANES]) {
+    const float *u = j->U + (j->i1 + c) * j->cols + j->i1;
+    float e[TT_LANES], inv = 1.0f / u[c];
+    for (int l = 0; l < TT_LANES; l++) e[l] = (t->x[c][l] - y[l]) * inv;
+    for (int64_t k = c + 1; k < n; k++)
+        for (int l = 0; l < TT_LANES; l++) t->x[k][l] -= e[l] * u[k];
+    memcpy(t->e[c], e, sizeof e);
+    memcpy(t->x[c], y, sizeof e);
+}
+
+static void walk_tile(void *arg, int64_t tile, int worker) {
+    (void)worker;
+    obs_job *j = arg;
+    tile_state t;
+    int64_t r0 = tile * TT_LANES, n = j->i2 - j->i1;
+    int m = j->o->pattern.m;
+    t.fit_group = -1;
+    tt__tile_load(j->W, j->cols, j->rows, r0, j->i1, n, t.x);
+    if (j->keep && !m) tt__tile_load_u8(j->keep, j->cols, j->rows, r0, j->i1, n, t.keep);
+    for (int64_t c = 0; c < n; c++) {
+        float y[TT_LANES];
+        if (m && c % m == 0) choose_n_of_m(j, (const lane_row *)t.x, c, n - c < m ? n - c : m, t.keep);
+        if (j->o->grid.bits) ready_scale(j, &t, r0, c);
+        decide_column(j, &t, c, y);
+        push_error(j, &t, c, n, y);
+    }
+    tt__tile_store(j->W, j->cols, j->rows, r0, j->i1, n, (const lane_row *)t.x);
+    tt__tile_store(j->E, j->o->block, j->rows, r0, 0, n, (const lane_row *)t.e);
+    if (m) tt__tile_store_u8(j->keep, j->cols, j->rows, r0, j->i1, n, (const lane_row *)t.keep);
+    if (j->codes) tt__tile_store_u8(j->codes, j->cols, j->rows, r0, j->i1, n, (const lane_row *)t.q);
+}
+
+/* ------------------------------------------------------------ one block of columns ---- */
+
+static void choose_unstructured(obs_job *j) {
+    int64_t n = j->i2 - j->i1;
+    for (int64_t r = 0; r < j->rows; r++)
+        for (int64_t c = 0; c < n; c++) {
+            float x = j->W[r * j->cols + j->i1 + c], u = j->U[(j->i1 + c) * j->cols + j->i1 + c];
+            j->score[r * n + c] = x * x / (u * u);
+        }
+    tt__keep_largest(j->score, j->rows * n, tt__pruned_of(j->rows * n, j->o->sparsity), j->block_keep);
+    for (int64_t r = 0; r < j->rows; r++) memcpy(j->keep + r * j->cols + j->i1, j->block_keep + r * n, (size_t)n);
+}
+
+static tt_status walk(tt_ctx *ctx, obs_job *j, tt_err *err) {
+    for (j->i1 = 0; j->i1 < j->cols; j->i1 = j->i2) {
+        TT_TRY(tt__check_cancel(ctx, err));
+        j->i2 = j->i1 + j->o->block < j->cols ? j->i1 + j->o->block : j->cols;
+        if (j->choose_block) choose_unstructured(j);
+        tt__parallel(ctx, (j->rows + TT_LANES - 1) / TT_LANES, walk_tile, j);
+        if (j->i2 < j->cols)
+            tt__gemm(ctx, j->rows, j->cols - j->i2, j->i2 - j->i1, -1.0f, j->E, j->o->block, j->U + j->i1 * j->cols + j->i2, j->cols, false, j->W + j->i2,
+                     j->cols, true);
+    }
+    return atomic_load(&j->overflow) ? tt__fit_overflow(j->d, err) : TT_OK;
+}
+
+/* ------------------------------------------------------------ the whole matrix ---- */
+
+typedef struct ranked { float diag; int32_t column; } ranked;
+static int by_falling_diag(const void *a, const void *b) {
+    const ranked *x = a, *y = b;
+    return x->diag > y->diag ? -1 : x->diag < y->diag ? 1 : x->column < y->column ? -1 : 1;
+}
+
+static tt_status make_order(obs_job *j, const float *H, tt_err *err) {
+    ranked *r = NULL;
+    TT_TRY(tt__new(&j->perm, (size_t)j->cols, sizeof *j->perm, "an order of columns", err));
+    TT_TRY(tt__new(&r, (size_t)j->cols, sizeof *r, "an order of columns", err));
+    for (int64_t c = 0; c < j->cols; c++) r[c] = (ranked){H[c * j->cols + c], (int32_t)c};
+    qsort(r, (size_t)j->cols, sizeof *r, by_falling_diag);
+    for (int64_t c = 0; c < j->cols; c++) j->perm[c] = r[c].column;
+    tt__free(r);
+    return TT_OK;
+}
+
+/* Under act_order the walk goes over permuted copies; `into` says in which direction. */
+static void permute_f32(const obs_job *j, float *walked, float *column, bool into) {
+    for (int64_t r = 0; r < j->rows; r++)
+        for (int64_t c = 0; c < j->cols; c++) {
+            float *a = &walked[r * j->cols + c], *b = &column[r * j->cols + j->perm[c]];
+            if (into) *a = *b;
+            else *b = *a;
+        }
+}
+
+static void permute_u8(const obs_job *j, uint8_t *walked, uint8_t *column, bool into) {
+    for (int64_t r = 0; r < j->rows; r++)
+        for (int64_t c = 0; c < j->cols; c++) {
+            uint8_t *a = &walked[r * j->cols + c], *b = &column[r * j->cols + j->perm[c]];
+            if (into) *a = *b;
+            else *b = *a;
+        }
+}
+
+static tt_status check_settings(const tt_obs *o, const tt_draft *d, const tt_stats *s, tt_err *err) {
+    bool prunes = o->sparsity > 0 || o->pattern.m;
+    TT_FAIL_IF(!s || !s->hessian, err, TT_USAGE, "method needs calibration data|%s", d->name);
+    TT_FAIL_IF(prunes && o->act_order, err, TT_USAGE, "pruning does not go with act_order|%s", d->name);
+    TT_FAIL_IF(o->pattern.m && o->block % o->pattern.m, err, TT_USAGE, "pattern does not divide the block of columns|pattern|%d:%d|a divisor of %lld", o->pattern.n,
+               o->pattern.m, (long long)o->block);
+    TT_FAIL_IF(o->grid.bits && o->columns > o->block && o->columns < d->cols, err, TT_USAGE, "group is larger than the block of columns|block|%lld|at least %lld",
+               (long long)o->block, (long long)o->columns);
+    return TT_OK;
+}
+
+/* Inputs that were always 0 in calibration: nothing is known about their weights, which are taken as 0 (A2.2). */
+static void drop_dead_inputs(tt_draft *d, const float *H) {
+    for (int64_t c = 0; c < d->cols; c++)
+        if (!(H[c * d->cols + c] > 0))
+            for (int64_t r = 0; r < d->rows; r++) d->W[r * d->cols + c] = 0;
+}
+
+static tt_status prepare(tt_ctx *ctx, obs_job *j, const float *H, tt_err *err) {
+    const tt_obs *o = j->o;
+    tt_draft *d = j->d;
+    size_t n = (size_t)(j->rows * j->cols);
+    double used;
+    bool prunes = o->sparsity > 0 || o->pattern.m;
+    drop_dead_inputs(d, H);
+    if (prunes) TT_TRY(tt__draft_prune(d, err));
+    if (o->grid.bits) {
+        TT_TRY(tt__draft_quantize(d, o->grid.bits, o->group, o->grid.kind == TT_GRID_MIN, err));
+        j->static_scales = o->static_groups || o->act_order || o->columns > o->block;
+        if (j->static_scales) TT_TRY(tt__grid_fit_draft(ctx, &o->grid, o->columns, d, err));
+    }
+    if (o->act_order) TT_TRY(make_order(j, H, err));
+    TT_TRY(tt__hessian_factor(ctx, H, j->cols, j->perm, o->damp, &j->U, &used, err));
+    TT_TRY(tt__new(&j->E, (size_t)(j->rows * o->block), sizeof *j->E, "column errors", err));
+    j->choose_block = prunes && !o->pattern.m;
+    if (j->choose_block) {
+        TT_TRY(tt__new(&j->score, (size_t)(j->rows * o->block), sizeof *j->score, "pruning scores", err));
+        TT_TRY(tt__new(&j->block_keep, (size_t)(j->rows * o->block), 1, "a mask", err));
+    }
+    j->W = d->W, j->keep = d->keep, j->codes = d->codes;
+    if (!j->perm) return TT_OK;
+    j->W = NULL, j->keep = j->codes = NULL;           /* from here on owned: see release */
+    TT_TRY(tt__new(&j->W, n, sizeof *j->W, "permuted weights", err));
+    permute_f32(j, j->W, d->W, true);
+    if (d->codes) TT_TRY(tt__new(&j->codes, n, 1, "permuted codes", err));
+    if (d->keep) {
+        TT_TRY(tt__new(&j->keep, n, 1, "a permuted mask", err));
+        permute_u8(j, j->keep, d->keep, true);
+    }
+    return TT_OK;
+}
+
+static void release(obs_job *j) {
+    if (j->perm) {
+        tt__free(j->W);
+        tt__free(j->codes);
+        tt__free(j->keep);
+    }
+    tt__free(j->perm);
+    tt__free(j->U);
+    tt__free(j->E);
+    tt__free(j->score);
+    tt__free(j->block_keep);
+}
+
+tt_status tt__obs(tt_ctx *ctx, const tt_obs *o, tt_draft *d, const tt_stats *s, tt_err *err) {
+    TT_TRY(check_settings(o, d, s, err));
+    TT_TRY(tt__scratch_reserve(ctx, tt__gemm_scratch(ctx, d->rows > d->cols ? d->rows : d->cols, d->rows > d->cols ? d->rows : d->cols), err));
+    obs_job j = {.o = o, .d = d, .rows = d->rows, .cols = d->cols};
+    tt_status st;
+    TT_TRY_GOTO(prepare(ctx, &j, s->hessian, err));
+    TT_TRY_GOTO(walk(ctx, &j, err));
+    if (j.perm) {
+        permute_f32(&j, j.W, d->W, false);
+        if (j.codes) permute_u8(&j, j.codes, d->codes, false);
+    }
+done:
+    release(&j);
+    return st;
+}
