@@ -225,7 +225,7 @@ static void fill(field *fields, size_t n_fields, const char *fmt, va_list *args)
 
 #define FIELD(array) {array, 0, sizeof(array), false}
 
-tt_status tt__fail(tt_err *err, tt_status status, const char *fmt, ...) {
+tt_status (tt__fail)(tt_err *err, tt_status status, const char *fmt, ...) {
     if (!err) return status;
     memset(err, 0, sizeof *err);
     err->status = status;
