@@ -59,6 +59,12 @@ static tt_status reserve_chunk(tt_runner *r, int64_t rows, int64_t vocab, bool t
     return grow(r, &r->teacher_logits, (uint64_t)(r->chunk_rows * r->chunk_vocab) * sizeof(float), "the teacher's logits", err);
 }
 
+uint64_t tt__runner_loss_bytes(const tt_runner *r, bool kl) {
+    uint64_t rows = (uint64_t)r->o.max_rows, d = (uint64_t)r->net->hp.n_embd, L = (uint64_t)r->net->hp.n_layer, V = (uint64_t)r->ops[r->net->output]->rows;
+    uint64_t chunk = (uint64_t)default_chunk((int64_t)V, kl ? 2 : 1);
+    return rows * sizeof(int32_t) + L * tt__graph_kept_bytes(r->block, r->o.max_rows) + ((L + 1) * rows * d + chunk * (2 * d + V * (kl ? 2 : 1))) * sizeof(float);
+}
+
 /* ------------------------------------------------------------------ one row of logits ---- */
 
 typedef struct chunk {

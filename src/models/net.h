@@ -92,6 +92,8 @@ typedef struct tt_runner_options { int64_t max_rows; int64_t max_past; bool fast
 tt_status tt__runner_create(tt_ctx *ctx, const tt_net *net, const tt_runner_options *o, tt_runner **out, tt_err *err);
 void tt__runner_free(tt_runner *r);
 uint64_t tt__runner_bytes(const tt_runner *r);
+/* What the first tt__run_loss of a runner made with `backward` will add: layer inputs, kept values, logits of a chunk. */
+uint64_t tt__runner_loss_bytes(const tt_runner *r, bool kl);
 /* Replaces the operator of a weight for this runner only (calibration); lent; NULL restores the net's. */
 void tt__runner_set_op(tt_runner *r, size_t weight, const tt_linop *op);
 

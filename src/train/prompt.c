@@ -173,10 +173,10 @@ static tt_status open_runners(trainer *t, tt_err *err) {
     for (int keep = t->trains ? TT_KEEP_ALL : TT_KEEP_BOUNDARY;; keep--) {
         tt_runner_options o = {.max_rows = rows, .backward = true, .keep = (tt_keep)keep};
         TT_TRY(tt__runner_create(t->ctx, t->job->student, &o, &t->student, err));
-        uint64_t bytes = tt__runner_bytes(t->student) + others, most = t->job->max_ram ? t->job->max_ram : (uint64_t)1 << 30;
+        uint64_t own = tt__runner_bytes(t->student) + (t->trains ? tt__runner_loss_bytes(t->student, t->kl) : 0), bytes = own + others, most = t->job->max_ram ? t->job->max_ram : (uint64_t)1 << 30;
         if (bytes <= most) {
             tt__log(t->ctx, TT_LOG_INFO, "tune: keeps %s for the backward pass: %.0f MiB beside the weights (student %.0f, teacher %.0f)", names[keep], (double)bytes / 1048576,
-                    (double)tt__runner_bytes(t->student) / 1048576, t->teacher ? (double)tt__runner_bytes(t->teacher) / 1048576 : 0);
+                    (double)own / 1048576, t->teacher ? (double)tt__runner_bytes(t->teacher) / 1048576 : 0);
             break;
         }
         TT_FAIL_IF(keep == TT_KEEP_BOUNDARY, err, TT_RESOURCE, "a training step does not fit|max-ram|%.0f MiB needed|%.0f MiB|raise max-ram, or lower batch or length",

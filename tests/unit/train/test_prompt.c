@@ -153,20 +153,21 @@ TT_CASE(text_init_repeats_the_tokens) {
     rig_close(r);
 }
 
-/* The same bytes for 1 and 2 threads, and for every keep policy that a memory bound can choose. */
+/* Threads do not show in the result, nor does the keep policy that a memory bound chooses: the smallest bound that works recomputes all. */
 TT_CASE(threads_and_memory_change_nothing) {
     tt_err err = {0};
     const char *dir = tt_test_tmpdir();
-    char a[600], b[600];
+    char a[600];
     rig *r = rig_open(tt_test_ctx(1, NULL), dir, "one");
     TT_CHECK_OK(train(r, &err));
     snprintf(a, sizeof a, "%s", r->output);
     rig_close(r);
     r = rig_open(tt_test_ctx(2, NULL), dir, "two");
-    TT_CHECK_OK(train(r, &err));
-    snprintf(b, sizeof b, "%s", r->output);
+    tt_status st = TT_RESOURCE;
+    for (r->job.max_ram = 100000; st == TT_RESOURCE; r->job.max_ram += r->job.max_ram / 20) st = train(r, &err);
+    TT_CHECK_OK(st);
+    TT_CHECK(same_bytes(a, r->output));
     rig_close(r);
-    TT_CHECK(same_bytes(a, b));
 }
 
 TT_CASE(existing_output_is_kept_unless_forced) {
