@@ -15,7 +15,7 @@
 tt_status tt__fail(tt_err *err, tt_status status, const char *fmt, ...) __attribute__((format(printf, 3, 4), cold));
 
 /* The value is `status` itself, so that the compiler sees that a failing path never goes on. `status` is a constant or a plain variable. */
-#define tt__fail(err, status, ...) ((void)(tt__fail)((err), (status), __VA_ARGS__), (status))
+#define tt__fail(err, status, ...) ((void)(tt__fail)((err), (status), __VA_ARGS__), (tt_status)(status))
 
 /* Prefixes err->where with "prefix: " (for callers that know the file or the tensor). Returns `status`. */
 tt_status tt__err_at(tt_err *err, tt_status status, const char *fmt, ...) __attribute__((format(printf, 3, 4), cold));

@@ -562,6 +562,17 @@ static tt_status remove_entries(int dir, const char *path, int depth, tt_err *er
 
 tt_status tt__remove_tree(const char *path, tt_err *err) { return remove_entry(AT_FDCWD, path, path, 0, err); }
 
+tt_status tt__rename_folder(const char *from, const char *to, tt_err *err) {
+    if (faulted(TT_FAULT_RENAME, EIO) || rename(from, to) != 0) return fail_errno(err, errno, "cannot rename into place", to);
+    char *parent = folder_of(to);
+    TT_FAIL_IF(!parent, err, TT_RESOURCE, "out of memory|%s", to);
+    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    tt_status st = fd < 0 ? TT_OK : sync_folder(fd, parent, err);   /* a parent that may not be read cannot be synced */
+    if (fd >= 0) close(fd);
+    tt__free(parent);
+    return st;
+}
+
 /* ------------------------------------------------------------ paths ---- */
 
 char *tt__path_join(const char *dir, const char *name) {

@@ -48,6 +48,8 @@ tt_status tt__write_file(const char *path, const void *data, size_t bytes, tt_er
 tt_status tt__mkdirs(const char *path, tt_err *err);        /* like mkdir -p, mode 0777 & ~umask */
 tt_status tt__remove(const char *path, tt_err *err);        /* a file or an empty folder; missing is fine */
 tt_status tt__remove_tree(const char *path, tt_err *err);   /* only regular files and folders, does not follow links */
+/* A finished folder into its place, where nothing or an empty folder may be; both in the same parent; the parent made durable. */
+tt_status tt__rename_folder(const char *from, const char *to, tt_err *err);
 
 /* A path inside a folder, from an untrusted name: no '/', "..", NUL, control bytes at the wrong places; ≤ 255 bytes (D2).
  * Sub-folders allowed with '/'. Fails TT_BADFILE. Caller frees. */
