@@ -4,12 +4,12 @@
  * first, until no pair is listed. Two implementations of it:
  *
  *   short pieces   an array scanned for its lowest rank, as nearly all pieces are a few bytes long
- *   long pieces    a linked list in arrays and a queue of (rank, position). An entry is stale when the pair at its position now has
+ *   long pieces    symbols linked by their spans and a queue of (rank, position). An entry is stale when the pair at its position now has
  *                  another rank or is gone.
  *
  * The queue. Keys are rank << 32 | position. In a trained vocabulary a merge makes only pairs of higher rank than its own, so keys leave
- * in rising order: a radix heap (Ahuja, Mehlhorn, Orlin, Tarjan 1990), which moves through memory in order, instead of a binary heap,
- * whose random reads cost seconds on a piece of 16 MB. Keys below the last one, which only odd vocabularies make, wait in a small binary
+ * in rising order: a radix heap (Ahuja, Mehlhorn, Orlin, Tarjan 1990) with bytes as digits, which moves through memory in order, instead of
+ * a binary heap, whose random reads cost seconds on a piece of 16 MB. Keys below the last one, which only odd vocabularies make, wait in a small binary
  * heap that goes first: all its keys are below all others. */
 #include "base/checked.h"
 #include "base/err.h"
@@ -21,84 +21,144 @@ enum { SHORT = 24,                                /* bytes; up to about this len
 #define NONE UINT32_MAX
 
 /* ---- queue ---- */
-typedef struct bucket { uint64_t *v; size_t n, cap; } bucket;
-typedef struct queue { bucket radix[65], urgent; uint64_t last, occupied; } queue;   /* occupied: bit i-1 for radix[i] */
+/* Level l, digit d holds the keys that agree with `last` above byte l and have digit d there: every key moves down at most 8 times, and
+ * three or four times in practice. Buckets are lists of chunks from one pool, so that memory follows the keys that are alive. */
+typedef struct chunk { struct chunk *next; size_t n; uint64_t v[126]; } chunk;
+typedef struct slab { struct slab *next; size_t chunks; } slab;
+typedef struct queue {
+    chunk *bucket[8][256], *spare;
+    uint64_t digits[8][4], last;                  /* which buckets hold keys */
+    unsigned levels;                              /* which levels do */
+    slab *slabs;
+    uint64_t *urgent;
+    size_t n_urgent, urgent_cap;
+} queue;
 
-static bool bucket_push(bucket *b, uint64_t key) {
-    if (b->n == b->cap) {
-        size_t cap = b->cap ? b->cap * 2 : 16;
-        uint64_t *v = tt__realloc(b->v, tt__array_bytes(cap, sizeof *v));
+static bool more_chunks(queue *q) {
+    size_t n = q->slabs ? q->slabs->chunks * 2 : 16;
+    if (n > 1024) n = 1024;
+    slab *s = tt__alloc(sizeof(chunk) * (n + 1));      /* the first place holds the slab's own record */
+    if (!s) return false;
+    *s = (slab){q->slabs, n};
+    q->slabs = s;
+    for (size_t i = 1; i <= n; i++) {
+        chunk *c = (chunk *)s + i;
+        c->next = q->spare;
+        q->spare = c;
+    }
+    return true;
+}
+
+static bool urgent_push(queue *q, uint64_t key) {
+    if (q->n_urgent == q->urgent_cap) {
+        size_t cap = q->urgent_cap ? q->urgent_cap * 2 : 16;
+        uint64_t *v = tt__realloc(q->urgent, tt__array_bytes(cap, sizeof *v));
         if (!v) return false;
-        b->v = v;
-        b->cap = cap;
+        q->urgent = v;
+        q->urgent_cap = cap;
     }
-    b->v[b->n++] = key;
+    size_t i = q->n_urgent++;
+    for (; i > 0 && q->urgent[(i - 1) / 2] > key; i = (i - 1) / 2) q->urgent[i] = q->urgent[(i - 1) / 2];
+    q->urgent[i] = key;
     return true;
 }
 
-static bool urgent_push(bucket *b, uint64_t key) {
-    if (!bucket_push(b, key)) return false;
-    size_t i = b->n - 1;
-    for (; i > 0 && b->v[(i - 1) / 2] > key; i = (i - 1) / 2) b->v[i] = b->v[(i - 1) / 2];
-    b->v[i] = key;
-    return true;
-}
-
-static uint64_t urgent_pop(bucket *b) {
-    uint64_t top = b->v[0], x = b->v[--b->n];
+static uint64_t urgent_pop(queue *q) {
+    uint64_t top = q->urgent[0], x = q->urgent[--q->n_urgent];
     size_t i = 0;
-    for (size_t c; (c = 2 * i + 1) < b->n; i = c) {
-        if (c + 1 < b->n && b->v[c + 1] < b->v[c]) c++;
-        if (b->v[c] >= x) break;
-        b->v[i] = b->v[c];
+    for (size_t c; (c = 2 * i + 1) < q->n_urgent; i = c) {
+        if (c + 1 < q->n_urgent && q->urgent[c + 1] < q->urgent[c]) c++;
+        if (q->urgent[c] >= x) break;
+        q->urgent[i] = q->urgent[c];
     }
-    b->v[i] = x;
+    q->urgent[i] = x;
     return top;
 }
 
-static bool queue_push(queue *q, uint64_t key) {
-    if (key < q->last) return urgent_push(&q->urgent, key);
-    if (key == q->last) return bucket_push(&q->radix[0], key);
-    int i = 64 - __builtin_clzll(key ^ q->last);
-    q->occupied |= UINT64_C(1) << (i - 1);
-    return bucket_push(&q->radix[i], key);
+/* False when out of memory. */
+static inline bool queue_push(queue *q, uint64_t key) {
+    if (key < q->last) return urgent_push(q, key);
+    unsigned level = key == q->last ? 0 : (63u - (unsigned)__builtin_clzll(key ^ q->last)) / 8, digit = (unsigned)(key >> (8 * level)) & 255;
+    chunk *c = q->bucket[level][digit];
+    if (!c || c->n == sizeof c->v / sizeof c->v[0]) {
+        if (!q->spare && !more_chunks(q)) return false;
+        chunk *fresh = q->spare;
+        q->spare = fresh->next;
+        fresh->next = c;
+        fresh->n = 0;
+        q->bucket[level][digit] = c = fresh;
+        q->digits[level][digit / 64] |= UINT64_C(1) << digit % 64;
+        q->levels |= 1u << level;
+    }
+    c->v[c->n++] = key;
+    return true;
 }
 
-/* Moves the lowest occupied bucket down; its least key becomes `last`. False when out of memory. */
-static bool queue_settle(queue *q) {
-    int i = __builtin_ctzll(q->occupied) + 1;
-    bucket *b = &q->radix[i];
-    q->occupied &= ~(UINT64_C(1) << (i - 1));
-    uint64_t least = b->v[0];
-    for (size_t k = 1; k < b->n; k++)
-        if (b->v[k] < least) least = b->v[k];
+static unsigned lowest_digit(const queue *q, unsigned level) {
+    unsigned w = 0;
+    while (!q->digits[level][w]) w++;
+    return 64 * w + (unsigned)__builtin_ctzll(q->digits[level][w]);
+}
+
+static chunk *take_bucket(queue *q, unsigned level, unsigned digit) {
+    chunk *c = q->bucket[level][digit];
+    uint64_t *d = q->digits[level];
+    q->bucket[level][digit] = NULL;
+    d[digit / 64] &= ~(UINT64_C(1) << digit % 64);
+    if (!(d[0] | d[1] | d[2] | d[3])) q->levels &= ~(1u << level);
+    return c;
+}
+
+static inline void give_chunk(queue *q, chunk *c) {
+    c->next = q->spare;
+    q->spare = c;
+}
+
+/* Moves the lowest bucket down; its least key becomes `last`. */
+static bool queue_settle(queue *q, unsigned level) {
+    chunk *list = take_bucket(q, level, lowest_digit(q, level));
+    uint64_t least = UINT64_MAX;
+    for (chunk *c = list; c; c = c->next)
+        for (size_t i = 0; i < c->n; i++)
+            if (c->v[i] < least) least = c->v[i];
     q->last = least;
-    size_t n = b->n;
-    b->n = 0;                                     /* all keys go to lower buckets */
-    for (size_t k = 0; k < n; k++)
-        if (!queue_push(q, b->v[k])) return false;
+    for (chunk *next; list; list = next) {
+        for (size_t i = 0; i < list->n; i++)
+            if (!queue_push(q, list->v[i])) return false;
+        next = list->next;
+        give_chunk(q, list);
+    }
     return true;
 }
 
 /* 1: *key is the least; 0: empty; -1: out of memory. */
-static int queue_pop(queue *q, uint64_t *key) {
-    if (q->urgent.n) { *key = urgent_pop(&q->urgent); return 1; }
-    if (!q->radix[0].n) {
-        if (!q->occupied) return 0;
-        if (!queue_settle(q)) return -1;
+static inline int queue_pop(queue *q, uint64_t *key) {
+    if (q->n_urgent) { *key = urgent_pop(q); return 1; }
+    if (!q->levels) { q->last = 0; return 0; }
+    if (!(q->levels & 1) && !queue_settle(q, (unsigned)__builtin_ctz(q->levels))) return -1;
+    unsigned digit = lowest_digit(q, 0);
+    chunk *c = q->bucket[0][digit];
+    q->last = *key = c->v[--c->n];
+    if (!c->n) {
+        q->bucket[0][digit] = c->next;
+        if (!c->next) take_bucket(q, 0, digit);
+        give_chunk(q, c);
     }
-    *key = q->radix[0].v[--q->radix[0].n];
     return 1;
 }
 
-static void queue_reset(queue *q) {
-    for (int i = 0; i < 65; i++) q->radix[i].n = 0;
-    q->urgent.n = 0;
-    q->last = q->occupied = 0;
+static void queue_free(queue *q) {
+    for (slab *s = q->slabs, *next; s; s = next) {
+        next = s->next;
+        tt__free(s);
+    }
+    tt__free(q->urgent);
 }
 
 /* ---- merger ---- */
-typedef struct symbol { uint32_t id, prev, next; } symbol;   /* id NONE: merged away */
+/* Symbols lie where their first byte's symbol lay; `span` counts the first symbols that they cover and stands at both ends of that range,
+ * so that the next one begins span further and the one before ends just below. id NONE: merged away. */
+typedef struct symbol { uint32_t id, span; } symbol;
 struct tt_merger {
     const tt_tokenizer *t;
     symbol *sym;
@@ -115,8 +175,7 @@ tt_status tt__merger_create(const tt_tokenizer *t, tt_merger **out, tt_err *err)
 
 void tt__merger_free(tt_merger *m) {
     if (!m) return;
-    for (int i = 0; i < 65; i++) tt__free(m->q.radix[i].v);
-    tt__free(m->q.urgent.v);
+    queue_free(&m->q);
     tt__free(m->sym);
     tt__str_free(&m->mapped);
     tt__free(m);
@@ -157,45 +216,53 @@ static void merge_short(const tt_tokenizer *t, const int32_t *first, size_t n, t
 }
 
 /* ---- long pieces ---- */
-static bool push_pair(tt_merger *m, uint32_t pos) {
-    const symbol *s = &m->sym[pos];
-    if (s->next == NONE) return true;
-    uint32_t rank = rank_of(m->t, s->id, m->sym[s->next].id);
+static inline bool push_pair(tt_merger *m, size_t pos, size_t next) {
+    uint32_t rank = rank_of(m->t, m->sym[pos].id, m->sym[next].id);
     return rank == NONE || queue_push(&m->q, (uint64_t)rank << 32 | pos);
+}
+
+/* The first pairs, whose ranks repeat in the texts that are long enough to be here. */
+static bool push_first_pairs(tt_merger *m, size_t n) {
+    uint32_t l = NONE, r = NONE, rank = NONE;
+    for (size_t i = 0; i + 1 < n; i++) {
+        if (m->sym[i].id != l || m->sym[i + 1].id != r) rank = rank_of(m->t, l = m->sym[i].id, r = m->sym[i + 1].id);
+        if (rank != NONE && !queue_push(&m->q, (uint64_t)rank << 32 | i)) return false;
+    }
+    return true;
 }
 
 static tt_status merge_long(tt_merger *m, size_t n, tt_ids *out, tt_err *err) {
     symbol *sym = m->sym;
-    queue_reset(&m->q);
-    for (uint32_t i = 0; i < n; i++)
-        if (!push_pair(m, i)) return no_memory(err);
+    if (!push_first_pairs(m, n)) return no_memory(err);
     for (;;) {
         uint64_t key;
         int got = queue_pop(&m->q, &key);
         if (got < 0) return no_memory(err);
         if (!got) break;
-        uint32_t pos = (uint32_t)key, next = sym[pos].next;
-        if (sym[pos].id == NONE || next == NONE) continue;
+        size_t pos = (uint32_t)key, next = pos + sym[pos].span;
+        if (sym[pos].id == NONE || next >= n) continue;
         const tt_pair_slot *p = tt__pair_find(m->t, sym[pos].id, sym[next].id);
         if (!p || p->rank1 - 1 != (uint32_t)(key >> 32)) continue;       /* stale */
+        size_t after = next + sym[next].span;
         sym[pos].id = p->id;
         sym[next].id = NONE;
-        sym[pos].next = sym[next].next;
-        if (sym[pos].next != NONE) sym[sym[pos].next].prev = pos;
-        if ((sym[pos].prev != NONE && !push_pair(m, sym[pos].prev)) || !push_pair(m, pos)) return no_memory(err);
+        sym[pos].span = sym[after - 1].span = (uint32_t)(after - pos);
+        if ((pos > 0 && !push_pair(m, pos - sym[pos - 1].span, pos)) || (after < n && !push_pair(m, pos, after))) return no_memory(err);
     }
-    for (uint32_t i = 0; i != NONE && n; i = sym[i].next) tt__ids_push(out, (int32_t)sym[i].id);
+    for (size_t i = 0; i < n; i += sym[i].span) tt__ids_push(out, (int32_t)sym[i].id);
     return TT_OK;
 }
 
 /* ---- a piece ---- */
+/* fuse_unk: a row of unknown bytes is one unknown token. */
+static inline bool is_fused(const tt_tokenizer *t, int32_t id, int32_t before) { return t->fuse_unk && id == t->unk && before == id; }
+
 /* The tokens of the bytes, missing ones dropped or replaced by unk as decided at load. Returns how many. */
 static size_t first_symbols(const tt_tokenizer *t, const uint8_t *s, size_t n, int32_t *ids) {
     size_t k = 0;
     for (size_t i = 0; i < n; i++) {
         int32_t id = t->byte_id[s[i]];
-        if (id < 0 || (t->fuse_unk && id == t->unk && k && ids[k - 1] == id)) continue;
-        ids[k++] = id;
+        if (id >= 0 && !is_fused(t, id, k ? ids[k - 1] : -1)) ids[k++] = id;
     }
     return k;
 }
@@ -235,14 +302,11 @@ tt_status tt__merge_piece(tt_merger *m, const uint8_t *s, size_t n, tt_ids *out,
     }
     TT_FAIL_IF(n >= NONE, err, TT_FAIL, "text too long|tokenizing|%zu bytes in one piece|below 4 GiB|split the text", n);
     TT_TRY(grow_symbols(m, n, err));
-    uint32_t k = 0;
+    size_t k = 0;
     for (size_t i = 0; i < n; i++) {
         int32_t id = t->byte_id[s[i]];
-        if (id < 0 || (t->fuse_unk && id == t->unk && k && m->sym[k - 1].id == (uint32_t)id)) continue;
-        m->sym[k] = (symbol){(uint32_t)id, k ? k - 1 : NONE, k + 1};
-        k++;
+        if (id >= 0 && !is_fused(t, id, k ? (int32_t)m->sym[k - 1].id : -1)) m->sym[k++] = (symbol){(uint32_t)id, 1};
     }
-    if (k) m->sym[k - 1].next = NONE;
     TT_TRY(merge_long(m, k, out, err));
     return out->failed ? no_memory(err) : TT_OK;
 }
