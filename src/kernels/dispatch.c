@@ -23,11 +23,44 @@ static void add_level(const char *name, const tt_kernels *table) {
     names[count++] = name;
 }
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+/* __builtin_cpu_supports also asks whether the system saves the registers; F16C it does not know everywhere. */
+static int has_avx2(void) {
+    unsigned a, b, c = 0, d;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt") &&
+           __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
+static int has_avx512(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+}
+
+static void add_machine_levels(tt_kernels *k) {
+    __builtin_cpu_init();
+    if (!has_avx2()) return;
+    k->isa = "avx2";
+    tt__kernels_avx2_elementwise(k);
+    tt__kernels_avx2_tiles(k);
+    add_level("avx2", k);
+    if (!has_avx512()) return;
+    k->isa = "avx512";
+    tt__kernels_avx512_elementwise(k);
+    tt__kernels_avx512_tiles(k);
+    add_level("avx512", k);
+}
+#else
+static void add_machine_levels(tt_kernels *k) { (void)k; }
+#endif
+
 static void fill_tables(void) {
     tt_kernels k;
     memset(&k, 0, sizeof k);
     fill_ref(&k);
     add_level("scalar", &k);
+    add_machine_levels(&k);
 }
 
 tt_status tt__kernels_get(const char *isa, const tt_kernels **out, tt_err *err) {

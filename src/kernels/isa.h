@@ -1,4 +1,4 @@
-/* Inside of kernels/: who fills the table. dispatch.c starts with ref and lets faster files override entries; the order is the order below. */
+/* Inside of kernels/: who fills the table. dispatch.c starts with ref and lets faster files override entries, in the order below. */
 #ifndef TT_KERNELS_ISA_H
 #define TT_KERNELS_ISA_H
 #include "kernels/kernels.h"
@@ -7,4 +7,12 @@ void tt__kernels_ref_elementwise(tt_kernels *k);
 void tt__kernels_ref_tiles(tt_kernels *k);
 void tt__kernels_ref_blocks(tt_kernels *k);
 void tt__kernels_ref_codes(tt_kernels *k);
+
+/* AVX2, FMA, F16C, BMI2, POPCNT */
+void tt__kernels_avx2_elementwise(tt_kernels *k);
+void tt__kernels_avx2_tiles(tt_kernels *k);
+
+/* AVX-512 F, BW, DQ, VL */
+void tt__kernels_avx512_elementwise(tt_kernels *k);
+void tt__kernels_avx512_tiles(tt_kernels *k);
 #endif

@@ -1,0 +1,116 @@
+/* The f32 matrix tile, 14 tokens by 32 outputs, and its packers.
+ *
+ * 28 of the 32 registers hold sums; a step takes two loads of B, 14 broadcasts of A and 28 multiply-adds, so two multiply-adds per
+ * cycle can be fed from the first-level cache, and 28 chains cover their latency of 4. Short tiles use the same body with a constant
+ * number of rows.
+ */
+#include "kernels/isa.h"
+#include "kernels/x86/vec.h"
+
+enum { MR = 12, NR = 32 };
+
+INLINE void store_row(float *C, vf a, vf b, int n, int accumulate) {
+    if (n == NR) {
+        v_store(C, accumulate ? v_add(v_load(C), a) : a);
+        v_store(C + 16, accumulate ? v_add(v_load(C + 16), b) : b);
+        return;
+    }
+    const int64_t low = n < 16 ? n : 16, high = n - low;
+    v_store_n(C, accumulate ? v_add(v_load_n(C, low), a) : a, low);
+    if (high > 0) v_store_n(C + 16, accumulate ? v_add(v_load_n(C + 16, high), b) : b, high);
+}
+
+INLINE void tile(int64_t k, const float *Ap, const float *Bp, float *C, int64_t ldc, int m, int n, int accumulate) {
+    vf a[MR], b[MR];
+#pragma GCC unroll 14
+    for (int i = 0; i < m; i++) a[i] = b[i] = v_zero();
+    for (int i = 0; i < m; i++) {
+        _mm_prefetch((const char *)(C + i * ldc), _MM_HINT_T0);
+        _mm_prefetch((const char *)(C + i * ldc + 16), _MM_HINT_T0);
+    }
+    for (int64_t p = 0; p < k; p++, Ap += MR, Bp += NR) {
+        const vf b0 = v_load(Bp), b1 = v_load(Bp + 16);
+#pragma GCC unroll 14
+        for (int i = 0; i < m; i++) {
+            const vf x = v_set1(Ap[i]);
+            a[i] = v_fma(x, b0, a[i]);
+            b[i] = v_fma(x, b1, b[i]);
+        }
+    }
+#pragma GCC unroll 14
+    for (int i = 0; i < m; i++) store_row(C + i * ldc, a[i], b[i], n, accumulate);
+}
+
+static void gemm_ukr(int64_t k, const float *Ap, const float *Bp, float *C, int64_t ldc, int m, int n, int accumulate) {
+    switch (m) {
+#define ROWS(i) \
+    case i: tile(k, Ap, Bp, C, ldc, i, n, accumulate); break;
+        ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6) ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12) ROWS(13) ROWS(14)
+#undef ROWS
+    }
+}
+
+/* 16 vectors of 16 → transposed, in place. */
+INLINE void transpose16(vf x[16]) {
+    vf t[16];
+    for (int i = 0; i < 16; i += 4) {              /* pairs, then quads: 4x4 blocks inside each 128-bit lane */
+        const vf a = _mm512_unpacklo_ps(x[i], x[i + 1]), b = _mm512_unpackhi_ps(x[i], x[i + 1]);
+        const vf c = _mm512_unpacklo_ps(x[i + 2], x[i + 3]), d = _mm512_unpackhi_ps(x[i + 2], x[i + 3]);
+        t[i] = _mm512_shuffle_ps(a, c, 0x44);
+        t[i + 1] = _mm512_shuffle_ps(a, c, 0xee);
+        t[i + 2] = _mm512_shuffle_ps(b, d, 0x44);
+        t[i + 3] = _mm512_shuffle_ps(b, d, 0xee);
+    }
+    for (int i = 0; i < 4; i++) {                  /* then the 4x4 arrangement of lanes */
+        const vf a = _mm512_shuffle_f32x4(t[i], t[i + 4], 0x44), b = _mm512_shuffle_f32x4(t[i], t[i + 4], 0xee);
+        const vf c = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0x44), d = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0xee);
+        x[i] = _mm512_shuffle_f32x4(a, c, 0x88);
+        x[i + 4] = _mm512_shuffle_f32x4(a, c, 0xdd);
+        x[i + 8] = _mm512_shuffle_f32x4(b, d, 0x88);
+        x[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+}
+
+/* `rows` ≤ 16 rows of n ≤ 16 columns into dst[n][r], `lanes` ≤ 16 of them written. */
+INLINE void pack_block(float *dst, const float *src, int64_t ld, int rows, int64_t n, int r, int lanes) {
+    vf x[16];
+    for (int i = 0; i < 16; i++) x[i] = i < rows ? v_load_n(src + i * ld, n) : v_zero();
+    transpose16(x);
+    if (n == 16 && lanes == 16)
+        for (int p = 0; p < 16; p++) v_store(dst + p * r, x[p]);
+    else
+        for (int p = 0; p < n; p++) v_store_n(dst + p * r, x[p], lanes);
+}
+
+static void pack_rows(float *dst, const float *src, int64_t ld, int rows, int64_t k, int r) {
+    for (int i = 0; i < r; i += 16) {
+        const int lanes = r - i < 16 ? r - i : 16, here = rows - i < 0 ? 0 : rows - i < 16 ? rows - i : 16;
+        for (int64_t p = 0; p < k; p += 16) {
+            const int64_t n = k - p < 16 ? k - p : 16;
+            if (here == 16 && lanes == 16 && n == 16) pack_block(dst + p * r + i, src + i * ld + p, ld, 16, 16, r, 16);
+            else pack_block(dst + p * r + i, src + i * ld + p, ld, here, n, r, lanes);
+        }
+    }
+}
+
+static void pack_cols(float *dst, const float *src, int64_t ld, int64_t k, int cols, int r) {
+    if (r == NR && cols == NR) {
+        for (int64_t p = 0; p < k; p++) {
+            v_store(dst + p * NR, v_load(src + p * ld));
+            v_store(dst + p * NR + 16, v_load(src + p * ld + 16));
+        }
+        return;
+    }
+    for (int i = 0; i < r; i += 16) {
+        const int64_t lanes = r - i < 16 ? r - i : 16, here = cols - i < 0 ? 0 : cols - i < 16 ? cols - i : 16;
+        for (int64_t p = 0; p < k; p++) v_store_n(dst + p * r + i, v_load_n(src + p * ld + i, here), lanes);
+    }
+}
+
+void tt__kernels_avx512_tiles(tt_kernels *k) {
+    k->mr = MR;
+    k->nr = NR;
+    k->gemm_ukr = gemm_ukr;
+    k->pack_rows = pack_rows;
+    k->pack_cols = pack_cols;
+}
