@@ -14,8 +14,13 @@
 /* Returns `status`. err may be NULL. */
 tt_status tt__fail(tt_err *err, tt_status status, const char *fmt, ...) __attribute__((format(printf, 3, 4), cold));
 
-/* The value is `status` itself, so that the compiler sees that a failing path never goes on. `status` is a constant or a plain variable. */
-#define tt__fail(err, status, ...) ((void)(tt__fail)((err), (status), __VA_ARGS__), (tt_status)(status))
+/* The value is the status passed in, so that the compiler sees that a failing path never goes on. */
+#define tt__fail(err, status, ...)                                  \
+    __extension__({                                                 \
+        const tt_status tt_fail_status_ = (tt_status)(status);      \
+        (void)(tt__fail)((err), tt_fail_status_, __VA_ARGS__);      \
+        tt_fail_status_;                                            \
+    })
 
 /* Prefixes err->where with "prefix: " (for callers that know the file or the tensor). Returns `status`. */
 tt_status tt__err_at(tt_err *err, tt_status status, const char *fmt, ...) __attribute__((format(printf, 3, 4), cold));
