@@ -1,0 +1,68 @@
+/* The folders of the caches. Order of the hub cache, as the Python tools and llama.cpp have it:
+ *   TRIMTAB_CACHE > HF_HUB_CACHE > HUGGINGFACE_HUB_CACHE > HF_HOME/hub > XDG_CACHE_HOME/huggingface/hub > ~/.cache/huggingface/hub
+ * Catalogue models: TRIMTAB_CACHE/models > XDG_CACHE_HOME/trimtab/models > ~/.cache/trimtab/models. */
+#include "base/env.h"
+#include "base/fault.h"
+#include "base/file.h"
+#include "hub/hub.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef struct place { tt__env_id id; const char *below; } place;
+
+static tt_status first_place(const place *p, size_t n, char **out, tt_err *err) {
+    for (size_t i = 0; i < n; i++) {
+        const char *base = tt__env(p[i].id);
+        if (!base) continue;
+        *out = p[i].below ? tt__path_join(base, p[i].below) : tt__strdup(base);
+        return *out ? TT_OK : tt__fail(err, TT_RESOURCE, "out of memory|cache folder");
+    }
+    return tt__fail(err, TT_FAIL, "no place for a cache|environment|HOME is not set||set TRIMTAB_CACHE");
+}
+
+tt_status tt__hub_folder(char **out, tt_err *err) {
+    static const place p[] = {{TT_ENV_CACHE, NULL}, {TT_ENV_HF_HUB_CACHE, NULL}, {TT_ENV_HUGGINGFACE_HUB_CACHE, NULL}, {TT_ENV_HF_HOME, "hub"},
+                              {TT_ENV_XDG_CACHE_HOME, "huggingface/hub"}, {TT_ENV_HOME, ".cache/huggingface/hub"}};
+    return first_place(p, sizeof p / sizeof *p, out, err);
+}
+
+tt_status tt__catalogue_folder(char **out, tt_err *err) {
+    static const place p[] = {{TT_ENV_CACHE, "models"}, {TT_ENV_XDG_CACHE_HOME, "trimtab/models"}, {TT_ENV_HOME, ".cache/trimtab/models"}};
+    return first_place(p, sizeof p / sizeof *p, out, err);
+}
+
+bool tt__hub_offline(void) { return tt__env_true(TT_ENV_HF_HUB_OFFLINE); }
+
+tt_status tt__mkdirs_private(const char *path, tt_err *err) {
+    mode_t old = umask(0077);
+    tt_status st = tt__mkdirs(path, err);
+    umask(old);
+    return st;
+}
+
+static void nap(void) {
+    struct timespec t = {0, 100 * 1000 * 1000};
+    nanosleep(&t, NULL);
+}
+
+tt_status tt__hub_lock(tt_ctx *ctx, const char *path, int *out, tt_err *err) {
+    bool told = false;
+    int fd = tt__fault(TT_FAULT_OPEN) ? (errno = EIO, -1) : open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    TT_FAIL_IF(fd < 0, err, TT_FAIL, "cannot open a lock|%s|%s", path, strerror(errno));
+    while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        tt_status st = errno == EWOULDBLOCK || errno == EINTR ? tt__check_cancel(ctx, err) : tt__fail(err, TT_FAIL, "cannot lock|%s|%s", path, strerror(errno));
+        if (st != TT_OK) {
+            close(fd);
+            return st;
+        }
+        if (!told) tt__log(ctx, TT_LOG_WARN, "another process is pulling the same file; waiting for %s", path);
+        told = true;
+        nap();
+    }
+    *out = fd;
+    return TT_OK;
+}
