@@ -71,10 +71,10 @@ static void cached_commit(const char *folder, const char *revision, char commit[
     char *path = join3(folder, "refs", revision), *text = NULL;
     size_t n = 0;
     commit[0] = 0;
-    if (tt__is_hex(revision, 40)) snprintf(commit, 41, "%s", revision);
+    if (tt__is_hex(revision, 40)) memcpy(commit, revision, 41);
     else if (path && tt__exists(path) && tt__read_file(path, 100, &text, &n, NULL) == TT_OK) {
         text[strcspn(text, " \r\n")] = 0;
-        if (tt__is_hex(text, 40)) snprintf(commit, 41, "%s", text);
+        if (tt__is_hex(text, 40)) memcpy(commit, text, 41);
     }
     tt__free(text);
     tt__free(path);
@@ -235,7 +235,7 @@ static tt_status read_listing(pull *p, const json_t *root, const char *url, tt_e
     TT_TRY(tt__json_str(root, "sha", true, &sha, url, err));
     TT_FAIL_IF(!tt__is_hex(sha, 40), err, TT_BADFILE, "bad commit from the hub|%s|%s|40 hexadecimal digits", url, sha);
     TT_FAIL_IF(!json_is_array(list) || json_array_size(list) > MAX_FILES, err, TT_BADFILE, "bad listing from the hub|%s||\"siblings\": a list", url);
-    snprintf(p->commit, sizeof p->commit, "%s", sha);
+    memcpy(p->commit, sha, 41);
     json_array_foreach(list, i, v) {
         const char *name = NULL;
         char *checked = NULL;
@@ -291,7 +291,7 @@ static tt_status ask_for_file(pull *p, size_t i, tt_err *err) {
     TT_FAIL_IF(!tt__is_hex(etag, 64) && !tt__is_hex(etag, 40), err, TT_BADFILE, "bad ETag from the hub|%s|%s|a hash in hexadecimal digits", p->files.s[i], etag);
     TT_FAIL_IF(*r.commit && strcmp(r.commit, p->commit) != 0, err, TT_MISMATCH, "wrong commit from the hub|%s|%s|%s", p->files.s[i], r.commit, p->commit);
     TT_FAIL_IF(size < 0, err, TT_BADFILE, "no size from the hub|%s", p->files.s[i]);
-    snprintf(p->meta[i].etag, sizeof p->meta[i].etag, "%s", etag);
+    memcpy(p->meta[i].etag, etag, strlen(etag) + 1);
     p->meta[i].size = (uint64_t)size;
     p->total += (double)size;
     return TT_OK;

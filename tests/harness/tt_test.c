@@ -6,7 +6,6 @@
 #include "base/util.h"
 #include "kernels/kernels.h"
 #include <dirent.h>
-#include <glob.h>
 #include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -135,28 +134,23 @@ int tt_test_count_entries(const char *dir) {
     return n;
 }
 
-/* Where pulled models lie: the order is the one of docs/CONTRACT.md. */
-static char *cache_folder(void) {
+/* Where `trimtab pull smollm2-135m-instruct` puts it. The folders are those of hub/places.c, which lies layers above most tests. */
+static const char *pulled_model(void) {
     static const struct { tt__env_id id; const char *below; } places[] = {
-        {TT_ENV_CACHE, ""}, {TT_ENV_HF_HUB_CACHE, ""}, {TT_ENV_HUGGINGFACE_HUB_CACHE, ""}, {TT_ENV_HF_HOME, "hub"},
-        {TT_ENV_XDG_CACHE_HOME, "huggingface/hub"}, {TT_ENV_HOME, ".cache/huggingface/hub"}};
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
-        if (tt__env(places[i].id)) return tt__path_join(tt__env(places[i].id), places[i].below);
+        {TT_ENV_CACHE, "models"}, {TT_ENV_XDG_CACHE_HOME, "trimtab/models"}, {TT_ENV_HOME, ".cache/trimtab/models"}};
+    static char path[4096];
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        const char *base = tt__env(places[i].id);
+        if (!base) continue;
+        snprintf(path, sizeof path, "%s/%s/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf", base, places[i].below);
+        return path;
+    }
     return NULL;
 }
 
 const char *tt_test_model(void) {
-    static char found[4096];
-    const char *given = tt__env(TT_ENV_TEST_MODEL);
-    if (given && tt__exists(given)) return given;
-    if (found[0]) return found;
-    char *cache = cache_folder(), *pattern = cache ? tt__path_join(cache, "*/snapshots/*/SmolLM2-135M-Instruct*.gguf") : NULL;
-    glob_t g = {0};
-    if (pattern && glob(pattern, 0, NULL, &g) == 0) snprintf(found, sizeof found, "%s", g.gl_pathv[0]);
-    globfree(&g);
-    tt__free(pattern);
-    tt__free(cache);
-    if (found[0]) return found;
+    const char *path = tt__env(TT_ENV_TEST_MODEL) ? tt__env(TT_ENV_TEST_MODEL) : pulled_model();
+    if (path && tt__exists(path)) return path;
     if (tt__env_true(TT_ENV_REQUIRE_MODEL)) tt_test_fail(__FILE__, __LINE__, "the real model is required (TRIMTAB_REQUIRE_MODEL) and not in the cache");
     tt_test_skip("the real model is not in the cache (trimtab pull smollm2-135m-instruct)");
 }
