@@ -87,18 +87,7 @@ static tt_status open_models(tuning *t, tt_err *err) {
 
 /* ------------------------------------------------------------ text ---- */
 
-/* One document cannot be split by document: its end validates. */
-static tt_status cut_end(tuning *t, tt_err *err) {
-    size_t n = t->train.n, held = (size_t)((double)n * HELD_OUT);
-    TT_TRY(tt__new(&t->valid.ids, held + 1, sizeof *t->valid.ids, "validation tokens", err));
-    TT_TRY(tt__new(&t->valid.start, 2, sizeof *t->valid.start, "validation tokens", err));
-    memcpy(t->valid.ids, t->train.ids + n - held, held * sizeof *t->valid.ids);
-    t->valid.n_docs = 1, t->valid.n = t->valid.start[1] = held;
-    t->train.n = t->train.start[t->train.n_docs] = n - held;
-    tt__log(t->ctx, TT_LOG_INFO, "tune: the text is one document; its last %zu tokens validate", held);
-    return TT_OK;
-}
-
+/* By document; a text of one document is cut at a line break near its end. */
 static tt_status split_text(tuning *t, tt_err *err) {
     tt_docs a = {0}, b = {0};
     TT_TRY(tt__docs_split(&t->docs, HELD_OUT, t->o->seed, &a, &b, err));
@@ -113,9 +102,8 @@ static tt_status split_text(tuning *t, tt_err *err) {
 static tt_status read_text(tuning *t, tt_err *err) {
     TT_FAIL_IF(!t->o->data, err, TT_USAGE, "no text to learn from|data|||give --data FILE");
     TT_TRY(tt__docs_load(t->o->data, NULL, &t->docs, err));
-    if (!t->o->valid && t->docs.n > 1) return split_text(t, err);
+    if (!t->o->valid) return split_text(t, err);
     TT_TRY(tt__docs_tokenize(&t->docs, t->model->tok, &t->train, err));
-    if (!t->o->valid) return cut_end(t, err);
     tt_docs valid = {0};
     TT_TRY(tt__docs_load(t->o->valid, NULL, &valid, err));
     tt_status st = tt__docs_tokenize(&valid, t->model->tok, &t->valid, err);
