@@ -15,7 +15,8 @@ all: $(BUILD)/build.ninja    ## build the program, the libraries, the examples (
 	@ninja -C $(BUILD)
 
 $(BUILD)/build.ninja:
-	@$(CONFIGURE) -B $(BUILD) >$(BUILD).log 2>&1 && rm $(BUILD).log || { cat $(BUILD).log; rm -f $(BUILD).log; echo "Something missing? Try: make deps"; exit 1; }
+	@mkdir -p $(BUILD)
+	@$(CONFIGURE) -B $(BUILD) >$(BUILD)/configure.log 2>&1 || { cat $(BUILD)/configure.log; echo "Something missing? Try: make deps"; exit 1; }
 
 deps:    ## install the Debian packages that are missing
 	@tools/install_deps.sh

@@ -8,6 +8,7 @@ need_program() { command -v "$1" >/dev/null 2>&1 || missing+=("$2"); }
 need_library() { pkg-config --exists "$1" 2>/dev/null || missing+=("$2"); }
 
 need_program "${CC:-cc}" gcc
+[ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
 need_program ninja ninja-build
 need_program cmake cmake
 need_program pkg-config pkg-config

@@ -478,6 +478,12 @@ tt_status tt__write_file(const char *path, const void *data, size_t bytes, tt_er
     return st;
 }
 
+tt_status tt__lock_open(const char *path, int *fd, tt_err *err) {
+    *fd = door_open(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600);
+    if (*fd < 0) return fail_errno(err, errno, "cannot open a lock", path);
+    return TT_OK;
+}
+
 /* ------------------------------------------------------------ folders ---- */
 
 /* Makes one folder and its entry in the parent durable. */

@@ -45,6 +45,9 @@ void tt__writer_abort(tt__writer *w);                       /* NULL is fine */
 /* write + commit of a small file */
 tt_status tt__write_file(const char *path, const void *data, size_t bytes, tt_err *err);
 
+/* Opens (or makes, mode 0600) a file to lock with flock; links are not followed. The caller closes *fd. */
+tt_status tt__lock_open(const char *path, int *fd, tt_err *err);
+
 tt_status tt__mkdirs(const char *path, tt_err *err);        /* like mkdir -p, mode 0777 & ~umask */
 tt_status tt__remove(const char *path, tt_err *err);        /* a file or an empty folder; missing is fine */
 tt_status tt__remove_tree(const char *path, tt_err *err);   /* only regular files and folders, does not follow links */

@@ -153,6 +153,17 @@ bool tt__parse_i64(const char *s, int64_t *out) {
     return true;
 }
 
+bool tt__scan_int(const char **s, int most, int *out) {
+    const char *p = *s;
+    int v = 0;
+    if (!is_digit(*p)) return false;
+    for (; is_digit(*p); p++)
+        if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, *p - '0', &v) || v > most) return false;
+    *s = p;
+    *out = v;
+    return true;
+}
+
 /* digits [. digits] [e [sign] digits], at least one digit before the exponent. Returns the end, or NULL. */
 static const char *decimal_end(const char *s) {
     const char *p = s;

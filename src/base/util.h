@@ -37,6 +37,7 @@ void tt__str_free(tt__str *b);
 
 /* ---- strict numbers: the whole string must be one; no white space, no sign surprises ---- */
 bool tt__parse_i64(const char *s, int64_t *out);
+bool tt__scan_int(const char **s, int most, int *out); /* digits at *s, value up to `most`; *s moves behind them */
 bool tt__parse_f64(const char *s, double *out);        /* finite decimals only */
 bool tt__parse_bytes(const char *s, uint64_t *out);    /* 512, 1.5g, 1536MiB, 512M (powers of 1024) */
 bool tt__parse_duration(const char *s, double *seconds); /* 45s, 20m, 2h, 1.5h, 90 */

@@ -379,6 +379,32 @@ static tt_status folder_body(void *arg, tt_err *err) {
     return st;
 }
 
+TT_CASE(locks_are_private_files) {
+    tt_err err = {0};
+    struct stat sb;
+    int fd = -1;
+    const char *path = tt_test_path("lock"), *link = tt_test_path("link");
+    TT_CHECK_OK(tt__lock_open(path, &fd, &err));
+    TT_CHECK(fstat(fd, &sb) == 0 && (sb.st_mode & 0777) == 0600 && (fcntl(fd, F_GETFD) & FD_CLOEXEC));
+    close(fd);
+    TT_CHECK_EQ(symlink(path, link), 0);
+    TT_CHECK_FAILS(TT_FAIL, tt__lock_open(link, &fd, &err));
+    TT_CHECK_EQ(fd, -1);
+}
+
+static tt_status swap_body(void *arg, tt_err *err) {
+    const char *const *names = arg;
+    TT_TRY(tt__mkdirs(names[0], err));
+    TT_TRY(tt__rename_folder(names[0], names[1], err));
+    return tt__remove_tree(names[1], err);
+}
+
+TT_CASE(a_folder_is_renamed_whole) {
+    const char *names[] = {tt_test_path("a"), tt_test_path("b")};
+    for (int kind = TT_FAULT_OPEN; kind <= TT_FAULT_CLOSE; kind++)
+        for (int mode = TT_FAULT_ONCE; mode <= TT_FAULT_ON; mode++) tt_test_fault_loop((tt__fault_kind)kind, (tt__fault_mode)mode, swap_body, names);
+}
+
 TT_CASE(folders_survive_every_fault) {
     char *root = (char *)(uintptr_t)tt_test_path("r");
     for (int kind = 0; kind < TT_FAULT_KINDS; kind++)

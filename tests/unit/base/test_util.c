@@ -122,6 +122,17 @@ TT_CASE(integers_are_strict) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) TT_CHECK(!tt__parse_i64(bad[i], &v) && v == 5);
 }
 
+TT_CASE(digits_inside_a_text) {
+    const char *s = "12:345x";
+    int a = 0, b = 0;
+    TT_CHECK(tt__scan_int(&s, 99, &a) && a == 12 && *s++ == ':');
+    const char *at = s;
+    TT_CHECK(!tt__scan_int(&s, 344, &b) && s == at && b == 0);
+    TT_CHECK(tt__scan_int(&s, 345, &b) && b == 345 && *s == 'x' && !tt__scan_int(&s, 9, &b));
+    const char *bad[] = {"", "-1", "+1", " 1", "2147483648", "99999999999999999999"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) TT_CHECK(!tt__scan_int(&bad[i], INT32_MAX, &a) && a == 12);
+}
+
 TT_CASE(reals_are_strict_and_finite) {
     double v = 0;
     TT_CHECK(tt__parse_f64("0.5", &v) && v == 0.5);
