@@ -51,13 +51,12 @@ static void features(char *out, size_t n) {
 }
 
 tt_status tt_machine_get_info(tt_ctx *ctx, bool measure, tt_machine_info *out, tt_err *err) {
-    (void)err;
     *out = (tt_machine_info){.size = sizeof *out, .cores = tt__cpus_usable(), .threads = tt__threads(ctx)};
     proc_value("/proc/cpuinfo", "model name", out->cpu, sizeof out->cpu);
     snprintf(out->isa, sizeof out->isa, "%s", ctx->k->isa);
     features(out->features, sizeof out->features);
     out->ram_bytes = meminfo("MemTotal");
     out->ram_free = meminfo("MemAvailable");
-    if (measure) out->read_gb_s = tt__probe_read_gb_s(ctx);
+    if (measure) TT_TRY(tt__probe_read_gb_s(ctx, &out->read_gb_s, err));
     return TT_OK;
 }

@@ -5,6 +5,7 @@
  */
 #include "engine/model.h"
 
+#include "base/limits.h"
 #include "base/util.h"
 #include "engine/pull.h"
 #include <dirent.h>

@@ -14,6 +14,10 @@ struct tt_session {
     float *hidden, *logits;      /* [n_embd], [n_vocab] of the last token */
 };
 
+tt_sampler_options tt_sampler_default_options(void) {
+    return (tt_sampler_options){.size = sizeof(tt_sampler_options), .temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1.0f, .repeat_last_n = 64};
+}
+
 tt_status tt_session_create(tt_model *model, const tt_session_options *options, tt_session **out, tt_err *err) {
     *out = NULL;
     TT_FAIL_IF(!model->net, err, TT_BADFILE, "cannot run this architecture|%s|%s||`show` and `convert` work on it", model->path, model->info.architecture);
