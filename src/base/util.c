@@ -393,9 +393,9 @@ tt_status tt__json_parse(const char *text, size_t n, const char *where, json_t *
     size_t depth = json_depth(text, n);
     TT_FAIL_IF(depth > TT_LIMIT_JSON_DEPTH, err, TT_BADFILE, "JSON nested too deep|%s|%zu levels|at most %d (JSON_DEPTH)", where, depth,
                (int)TT_LIMIT_JSON_DEPTH);
-    json_error_t e;
+    json_error_t e = {0};                                  /* Jansson leaves it as it was when its first allocations fail */
     json_t *v = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
-    if (!v && json_error_code(&e) == json_error_out_of_memory) return tt__fail(err, TT_RESOURCE, "out of memory|%s", where);
+    if (!v && (json_error_code(&e) == json_error_out_of_memory || !e.text[0])) return tt__fail(err, TT_RESOURCE, "out of memory|%s", where);
     TT_FAIL_IF(!v, err, TT_BADFILE, "bad JSON|%s, line %d, column %d|%s", where, e.line, e.column, e.text);
     *out = v;
     return TT_OK;
