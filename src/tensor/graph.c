@@ -466,7 +466,7 @@ static bool chains_are_valid(const tt_graph *g) {
         for (int32_t j = 0; j < g->n_vals; j++) {
             const tt_value *a = &g->vals[i], *b = &g->vals[j];
             if (i == j || a->root != b->root || a->def > b->def) continue;
-            if (a->last > b->def || (a->kept && b->def >= a->def)) return false;
+            if (a->last > b->def) return false;                  /* kept ones live for ever */
         }
     return true;
 }
