@@ -93,7 +93,7 @@ static bool escape(tt_jp *r, tt_jp_text *out) {
         out->s[out->n++] = to[p - from];
         return true;
     }
-    uint32_t hi, lo;
+    uint32_t hi = 0, lo = 0;
     if (!hex4(r, &hi)) return false;
     if (hi - 0xD800 < 0x400) {
         if (r->n - r->at < 2 || r->s[r->at] != '\\' || r->s[r->at + 1] != 'u') return tt__jp_fail(r, "bad JSON", "a pair of surrogates");

@@ -225,7 +225,8 @@ static tt_status read_id(const tt_gguf *g, const tt_tokenizer *t, const char *ke
     return TT_OK;
 }
 
-/* trimtab.tokenizer.added_flags: id, flags, id, flags … of added tokens that GGUF's types do not describe fully. */
+/* trimtab.tokenizer.added_flags: id, flags, id, flags … of added tokens that GGUF's types do not describe fully; TT_TOK_ADDED in this list
+ * says that the token is no piece of the model's own. */
 static tt_status read_added_flags(const tt_gguf *g, tt_tokenizer *t, tt_err *err) {
     int32_t *v = NULL;
     size_t n = 0;
@@ -233,11 +234,13 @@ static tt_status read_added_flags(const tt_gguf *g, tt_tokenizer *t, tt_err *err
     tt_status st = TT_OK;
     if (n % 2) st = tt__fail(err, TT_BADFILE, "odd list|%s, trimtab.tokenizer.added_flags|%zu values|pairs", tt__gguf_path(g), n);
     for (size_t i = 0; i + 1 < n && st == TT_OK; i += 2) {
-        const int all = TT_TOK_SINGLE_WORD | TT_TOK_LSTRIP | TT_TOK_RSTRIP | TT_TOK_NORMALIZED;
-        if (v[i] < 0 || (size_t)v[i] >= t->n || !(t->flags[v[i]] & TT_TOK_ADDED) || v[i + 1] < 0 || v[i + 1] > all)
-            st = tt__fail(err, TT_BADFILE, "bad flags|%s, trimtab.tokenizer.added_flags|token %d, flags %d|an added token, 0 … 15", tt__gguf_path(g), v[i], v[i + 1]);
-        else
-            t->flags[v[i]] |= (uint8_t)v[i + 1];
+        int32_t id = v[i], flags = v[i + 1];
+        if (id < 0 || (size_t)id >= t->n || !(t->flags[id] & TT_TOK_ADDED) || flags < 0 || flags >= 2 * TT_TOK_ADDED) {
+            st = tt__fail(err, TT_BADFILE, "bad flags|%s, trimtab.tokenizer.added_flags|token %d, flags %d|an added token, 0 … 31", tt__gguf_path(g), id, flags);
+        } else {
+            if (flags & TT_TOK_ADDED) t->flags[id] &= (uint8_t)~TT_TOK_IN_MODEL;
+            t->flags[id] |= (uint8_t)flags;
+        }
     }
     tt__free(v);
     return st;

@@ -193,16 +193,15 @@ static int32_t result_of(const tt_tokenizer *t, int32_t guess, const char *l, si
     return id;
 }
 
-static bool can_merge(const tt_tokenizer *t, int32_t id) { return id >= 0 && (t->flags[id] & TT_TOK_IN_MODEL); }
+/* A control token in a merge would let text become one (S1). */
+static bool can_merge(const tt_tokenizer *t, int32_t id) { return id >= 0 && (t->flags[id] & TT_TOK_IN_MODEL) && t->type[id] != TT_TOKEN_CONTROL; }
 
 tt_status tt__tokenizer_add_merge(tt_tokenizer *t, const char *left, size_t nl, const char *right, size_t nr, const char *where, tt_err *err) {
     if (!nl || !nr) return bad_merge(t, "two parts", left, nl, right, nr, where, err);
     int32_t l = tt__tokenizer_find(t, left, nl), r = tt__tokenizer_find(t, right, nr);
-    if (!can_merge(t, l) || !can_merge(t, r)) return bad_merge(t, "parts that are tokens of the model", left, nl, right, nr, where, err);
+    if (!can_merge(t, l) || !can_merge(t, r)) return bad_merge(t, "parts that are ordinary tokens", left, nl, right, nr, where, err);
     int32_t id = result_of(t, t->last_result + 1, left, nl, right, nr);
-    if (!can_merge(t, id)) return bad_merge(t, "a result that is a token of the model", left, nl, right, nr, where, err);
-    if (t->type[id] == TT_TOKEN_CONTROL)
-        return bad_merge(t, "a result that is no control token: text must not become one", left, nl, right, nr, where, err);
+    if (!can_merge(t, id)) return bad_merge(t, "a result that is an ordinary token", left, nl, right, nr, where, err);
     t->last_result = id;
     size_t i = hash_pair(t->seed, (uint32_t)l, (uint32_t)r) & t->pair_mask;
     while (t->pairs[i].rank1 && !(t->pairs[i].left == (uint32_t)l && t->pairs[i].right == (uint32_t)r)) i = (i + 1) & t->pair_mask;
@@ -221,7 +220,7 @@ static tt_status find_bytes(tt_tokenizer *t, const char *where, tt_err *err) {
     for (int b = 0; b < 256; b++) {
         char c[4];
         int32_t id = tt__tokenizer_find(t, c, (size_t)tt__utf8_encode(tt__byte_to_cp[b], c));
-        if (!can_merge(t, id) || t->type[id] == TT_TOKEN_CONTROL) id = t->unk;
+        if (!can_merge(t, id)) id = t->unk;
         TT_FAIL_IF(id < 0 && is_text_byte(b), err, TT_BADFILE, "not a byte-level vocabulary|%s|no token for byte 0x%02X|one for every byte of text|"
                    "byte-level BPE of the GPT-2, Llama 3 and Qwen2 kind is supported", where, (unsigned)b);
         t->byte_id[b] = id;
