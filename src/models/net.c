@@ -69,7 +69,7 @@ static tt_status build_table(tt_net *net, tt_err *err) {
 }
 
 /* Divisors of Llama 3's scaling: with wavelength λ = 2π/θ, 1 below ctx/high, `factor` above ctx/low, smooth between. */
-static float llama3_divisor(const tt_hparams *h, double theta) {
+float tt__llama3_divisor(const tt_hparams *h, double theta) {
     double lambda = 6.283185307179586 / theta, low = (double)h->rope_low, high = (double)h->rope_high, orig = (double)h->rope_orig;
     if (lambda < orig / high) return 1;
     if (lambda > orig / low) return h->rope_factor;
@@ -84,7 +84,7 @@ static tt_status build_rope(tt_net *net, tt_err *err) {
     if (h->rope_factor != 0 && !net->rope_divisor) TT_TRY(tt__new(&net->rope_divisor, half, sizeof *net->rope_divisor, "rotary frequencies", err));
     for (size_t i = 0; i < half; i++) {
         double theta = pow((double)h->rope_base, -2.0 * (double)i / (double)h->head_dim);
-        if (h->rope_factor != 0) net->rope_divisor[i] = llama3_divisor(h, theta);
+        if (h->rope_factor != 0) net->rope_divisor[i] = tt__llama3_divisor(h, theta);
         double divisor = (double)h->rope_linear * (net->rope_divisor ? (double)net->rope_divisor[i] : 1);
         net->inv_freq[i] = (float)(theta / divisor);
     }

@@ -71,6 +71,8 @@ struct tt_net {
 tt_status tt__net_from_gguf(tt_ctx *ctx, const tt_gguf *g, bool expand, tt_net **out, tt_err *err);
 tt_status tt__net_from_hf(tt_ctx *ctx, const char *dir, const tt_st *st, bool expand, tt_net **out, tt_err *err);
 void tt__net_free(tt_net *net);
+/* By what Llama 3's frequency scaling (hp->rope_factor …) divides the frequency theta. */
+float tt__llama3_divisor(const tt_hparams *hp, double theta);
 uint64_t tt__net_bytes(const tt_net *net);
 
 /* ---- caches of keys and values ---- */
