@@ -81,11 +81,15 @@ static tt_status unknown_knob(const tt_method_info *m, const char *s, size_t n, 
 
 /* ------------------------------------------------------------------ values ---- */
 
-/* The shortest decimal that reads back as x; "C" locale whatever the program's is. */
+/* The shortest decimal that reads back as x, whole numbers without an exponent; "C" locale whatever the program's is. */
 static void print_real(double x, char out[40]) {
+    if (x > -1e15 && x < 1e15 && x == (double)(int64_t)x) {
+        snprintf(out, 40, "%" PRId64, (int64_t)x);
+        return;
+    }
     for (int digits = 1; digits <= 17; digits++) {
         double back;
-        snprintf(out, 40, "%.*g", digits, x + 0.0);
+        snprintf(out, 40, "%.*g", digits, x);
         for (char *c = out; *c; c++)
             if (*c == ',') *c = '.';
         if (tt__parse_f64(out, &back) && back == x) return;
