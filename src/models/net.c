@@ -27,7 +27,7 @@ const tt_arch *tt__arch_find_hf(const char *model_type) {
 
 void tt__net_free(tt_net *net) {
     if (!net) return;
-    for (size_t i = 0; i < net->n_weights; i++) {
+    for (size_t i = 0; net->weights && i < net->n_weights; i++) {
         tt__linop_free(net->weights[i].op);
         tt__free(net->weights[i].vec);
     }
