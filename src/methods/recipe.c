@@ -132,7 +132,7 @@ static tt_status check_range(const tt_method_info *m, const tt_knob *k, double x
 
 /* Checks `text` against the knob's type, range and choices; *canonical lives in the arena. */
 static tt_status canonical_value(tt__arena *a, const tt_method_info *m, const tt_knob *k, const char *text, const char **canonical, tt_err *err) {
-    char buf[40];
+    char buf[40] = "";
     int64_t i;
     uint64_t bytes;
     double x;
