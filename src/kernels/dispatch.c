@@ -44,11 +44,13 @@ static void add_machine_levels(tt_kernels *k) {
     k->isa = "avx2";
     tt__kernels_avx2_elementwise(k);
     tt__kernels_avx2_tiles(k);
+    tt__kernels_avx2_decode(k);
     add_level("avx2", k);
     if (!has_avx512()) return;
     k->isa = "avx512";
     tt__kernels_avx512_elementwise(k);
     tt__kernels_avx512_tiles(k);
+    tt__kernels_avx512_decode(k);
     add_level("avx512", k);
 }
 #else

@@ -11,8 +11,10 @@ void tt__kernels_ref_codes(tt_kernels *k);
 /* AVX2, FMA, F16C, BMI2, POPCNT */
 void tt__kernels_avx2_elementwise(tt_kernels *k);
 void tt__kernels_avx2_tiles(tt_kernels *k);
+void tt__kernels_avx2_decode(tt_kernels *k);
 
 /* AVX-512 F, BW, DQ, VL */
 void tt__kernels_avx512_elementwise(tt_kernels *k);
 void tt__kernels_avx512_tiles(tt_kernels *k);
+void tt__kernels_avx512_decode(tt_kernels *k);
 #endif

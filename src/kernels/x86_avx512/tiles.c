@@ -1,8 +1,8 @@
-/* The f32 matrix tile, 14 tokens by 32 outputs, and its packers.
+/* The f32 matrix tile, 12 tokens by 32 outputs, and its packers.
  *
- * 28 of the 32 registers hold sums; a step takes two loads of B, 14 broadcasts of A and 28 multiply-adds, so two multiply-adds per
- * cycle can be fed from the first-level cache, and 28 chains cover their latency of 4. Short tiles use the same body with a constant
- * number of rows.
+ * 24 of the 32 registers hold sums; a step takes two loads of B, 12 broadcasts of A and 24 multiply-adds: two of them per cycle can be
+ * fed from the first-level cache, and the chains cover their latency. (14 rows would use 31 registers; gcc 12 spills then and loses
+ * a third.) Short tiles use the same body with a constant number of rows.
  */
 #include "kernels/isa.h"
 #include "kernels/x86/vec.h"
@@ -22,7 +22,7 @@ INLINE void store_row(float *C, vf a, vf b, int n, int accumulate) {
 
 INLINE void tile(int64_t k, const float *Ap, const float *Bp, float *C, int64_t ldc, int m, int n, int accumulate) {
     vf a[MR], b[MR];
-#pragma GCC unroll 14
+#pragma GCC unroll 12
     for (int i = 0; i < m; i++) a[i] = b[i] = v_zero();
     for (int i = 0; i < m; i++) {
         _mm_prefetch((const char *)(C + i * ldc), _MM_HINT_T0);
@@ -30,14 +30,14 @@ INLINE void tile(int64_t k, const float *Ap, const float *Bp, float *C, int64_t 
     }
     for (int64_t p = 0; p < k; p++, Ap += MR, Bp += NR) {
         const vf b0 = v_load(Bp), b1 = v_load(Bp + 16);
-#pragma GCC unroll 14
+#pragma GCC unroll 12
         for (int i = 0; i < m; i++) {
             const vf x = v_set1(Ap[i]);
             a[i] = v_fma(x, b0, a[i]);
             b[i] = v_fma(x, b1, b[i]);
         }
     }
-#pragma GCC unroll 14
+#pragma GCC unroll 12
     for (int i = 0; i < m; i++) store_row(C + i * ldc, a[i], b[i], n, accumulate);
 }
 
@@ -45,7 +45,7 @@ static void gemm_ukr(int64_t k, const float *Ap, const float *Bp, float *C, int6
     switch (m) {
 #define ROWS(i) \
     case i: tile(k, Ap, Bp, C, ldc, i, n, accumulate); break;
-        ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6) ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12) ROWS(13) ROWS(14)
+        ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6) ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12)
 #undef ROWS
     }
 }
