@@ -57,7 +57,7 @@ static bool wants_teacher(const tuning *t) {
 static tt_status name_teacher(tuning *t, tt_err *err) {
     const char *name = t->o->teacher;
     size_t n = name ? strlen(name) : 0;
-    if (!name && t->model->gguf) TT_TRY(tt__gguf_str(t->model->gguf, "trimtab.source", false, &name, &n, err));
+    if (!name && t->model->gguf) TT_TRY(tt__gguf_str(t->model->gguf, "trimtab.base", false, &name, &n, err));
     TT_FAIL_IF(!name, err, TT_USAGE, "loss=kl needs a teacher|%s|the model records none||name the dense model with --teacher, or use loss=ce", t->model->path);
     t->teacher_ref = tt__strndup(name, n);
     TT_FAIL_IF(!t->teacher_ref, err, TT_RESOURCE, "out of memory|a name");

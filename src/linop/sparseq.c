@@ -167,13 +167,9 @@ static tt_status load(tt_ctx *ctx, const char *params, int64_t rows, int64_t col
     tt_status st;
     TT_TRY_GOTO(tt__segment_get(seg, n_seg, "mask", (uint64_t)(rows * s->blocks), sizeof(uint64_t), &mask, err));
     TT_TRY_GOTO(tt__segment_get(seg, n_seg, "starts", (uint64_t)rows, sizeof(uint64_t), &start, err));
-    if (!codes) {
-        st = tt__fail(err, TT_BADFILE, "operator lacks a segment|codes");
-        goto done;
-    }
     if (bits != 16) TT_TRY_GOTO(tt__segment_get(seg, n_seg, "scales", (uint64_t)(rows * s->groups), sizeof(uint16_t), &scales, err));
     s->mask = mask, s->start = start, s->scales = scales;
-    s->codes = codes->data, s->code_bytes = codes->bytes;
+    if (codes) s->codes = codes->data, s->code_bytes = codes->bytes;             /* nothing kept: an empty segment is not stored */
     TT_TRY_GOTO(check_rows(s, err));
     TT_TRY_GOTO(check_values(s, err));
     *out = &s->op;

@@ -1,0 +1,802 @@
+/* tt_compress: a model goes in, the compress steps of a recipe are applied matrix by matrix, a GGUF comes out.
+ *
+ *     sample     calibration text from the model itself (data "self")
+ *     collect  ┐ of each layer: the inputs of its matrices are summed up, its matrices compressed (methods), and the calibration
+ *     compress ├ tokens sent on through the compressed layer                                              (train/calib.h)
+ *     advance  ┘
+ *     done       everything is in the state folder; the file is written beside its target and renamed, the folder removed
+ *
+ * The position in this sequence is a value (tt_position), every step goes from one to the next, and between two steps everything can be
+ * saved: a run that is killed at any moment and repeated loses less than half a minute and ends with the same bytes. Operators of
+ * finished layers are mapped from the state folder, so memory is bounded by one layer and the calibration.
+ *
+ * What is compressed: the linear matrices of the layers. Embedding and output stay as they are, unless the recipe is a plain type name
+ * ("Q4_K_M"): then every matrix gets the type that llama-quantize gives it (engine/mix.h).
+ */
+#include "base/file.h"
+#include "base/limits.h"
+#include "engine/compress_state.h"
+#include "engine/mix.h"
+#include "engine/model.h"
+#include "methods/method.h"
+#include "methods/weights/grid.h"
+#include "models/store.h"
+#include "text/dataset.h"
+#include "train/calib.h"
+#include "train/linalg.h"
+#include "train/rawfile.h"
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+enum { MAX_STEPS = 64, SAVE_SECONDS = 20, DECODE_ROWS = 32 };
+static const uint64_t DEFAULT_RAM = 1ull << 30;
+
+typedef struct step { const tt_method *method; tt_knobs knobs; } step;
+
+typedef struct cjob {
+    tt_ctx *ctx;
+    const tt_compress_options *o;
+    int64_t samples, length;
+    uint64_t max_ram;
+    char *state;
+    tt_recipe *recipe;
+    const tt_mix *mix;                         /* one of recipe and mix */
+    char *line;                                /* canonical */
+    step steps[MAX_STEPS];
+    int n_steps;
+    unsigned wants;
+    tt_model *model;
+    tt_net *net;
+    char recipe_sha256[65], base_sha256[65], data_sha256[65], fingerprint[65];
+    tt_docs docs;
+    int32_t *ids;                              /* [samples, length] */
+    tt_selftext *self;
+    tt_calib *calib;
+    bool hidden_in_memory, full;
+    unsigned passes[TT_CALIB_INPUTS];          /* inputs collected together */
+    int n_passes;
+    bool sequential;
+    tt_position at;
+    bool torn;                                 /* a step failed half-way: what is in memory must not be saved */
+    tt_linop **ops;                            /* [n_weights] in place of the net's */
+    tt_outcome *outcome;                       /* [n_weights] */
+    tt_gguf **files;                           /* [n_layer + 1] that finished operators lend from */
+    double last_save;
+    bool resumed;
+    uint64_t file_bytes;
+} cjob;
+
+tt_compress_options tt_compress_default_options(void) { return (tt_compress_options){.size = sizeof(tt_compress_options), .resume = true}; }
+
+static bool calibrates(const cjob *j) { return j->wants != TT_WANT_NOTHING; }
+static bool is_self(const cjob *j) { return !j->o->data || !strcmp(j->o->data, "self"); }
+static int n_units(const cjob *j) { return (int)j->net->hp.n_layer + (j->mix ? 1 : 0); }
+static int unit_of(const cjob *j, int layer) { return layer < j->net->hp.n_layer ? layer : -1; }
+static bool treated(const cjob *j, size_t i) { return j->net->weights[i].op && (j->mix || j->net->weights[i].linear); }
+
+/* ------------------------------------------------------------ recipe ---- */
+
+static tt_status unknown_recipe(const cjob *j, tt_status st, tt_err *err) {
+    const char *text = j->o->recipe, *near = strpbrk(text, "(+{") ? NULL : tt__mix_nearest(text);
+    if (!near || tt_method_find(text)) return st;
+    return tt__fail(err, TT_USAGE, "unknown type|recipe|%s||did you mean '%s'?", text, near);
+}
+
+static tt_status take_step(cjob *j, size_t i, tt_err *err) {
+    const tt_method_info *info = tt_recipe_get_method(j->recipe, i);
+    const tt_method *m = tt__method_of(info);
+    if (!strcmp(info->stage, "train")) {
+        tt__log(j->ctx, TT_LOG_INFO, "compress: step %zu, %s, is left to tune", i + 1, info->name);
+        return TT_OK;
+    }
+    TT_FAIL_IF(!m->compress, err, TT_USAGE, "not a method that compresses|recipe, step %zu|%s|stage compress", i + 1, info->name);
+    step *s = &j->steps[j->n_steps++];
+    *s = (step){m, {j->recipe, i}};
+    j->wants |= m->compress->wants(&s->knobs);
+    j->sequential |= m->compress->sequential && m->compress->sequential(&s->knobs);
+    return TT_OK;
+}
+
+static tt_status read_recipe(cjob *j, tt_err *err) {
+    const char *text = j->o->recipe;
+    TT_FAIL_IF(!text || !*text, err, TT_USAGE, "no recipe given|||a type such as Q4_0, or methods such as gptq(bits=4)");
+    j->mix = tt__mix_find(text);
+    if (j->mix) {
+        j->line = tt__strdup(j->mix->name);
+        TT_FAIL_IF(!j->line, err, TT_RESOURCE, "out of memory|the recipe");
+        tt__sha256_hex(j->line, strlen(j->line), j->recipe_sha256);
+        return TT_OK;
+    }
+    tt_status st = tt_recipe_parse(text, strlen(text), &j->recipe, err);
+    if (st != TT_OK) return unknown_recipe(j, st, err);
+    for (size_t i = 0; i < tt_recipe_step_count(j->recipe); i++) TT_TRY(take_step(j, i, err));
+    TT_FAIL_IF(!j->n_steps, err, TT_USAGE, "no compress step in the recipe|recipe|%s", text);
+    tt_recipe_sha256(j->recipe, j->recipe_sha256);
+    return tt_recipe_line(j->recipe, true, &j->line, err);
+}
+
+/* ------------------------------------------------------------ model and output ---- */
+
+static tt_status open_model(cjob *j, tt_err *err) {
+    tt_model_options mo = tt_model_default_options();
+    mo.numerics = TT_EXACT;
+    TT_TRY(tt_model_open(j->ctx, j->o->model, &mo, &j->model, err));
+    j->net = j->model->net;
+    TT_FAIL_IF(!j->net, err, TT_BADFILE, "cannot compress this architecture|%s|%s", j->model->path, j->model->info.architecture);
+    TT_FAIL_IF(calibrates(j) && !j->model->tok, err, TT_BADFILE, "model has no tokenizer that this build can use|%s", j->model->path);
+    TT_FAIL_IF(tt__same_file(j->model->path, j->o->output), err, TT_USAGE, "output is the model itself|%s", j->o->output);
+    for (int i = 0; i < j->n_steps; i++)
+        if (j->steps[i].method->applies) TT_TRY(j->steps[i].method->applies(j->net, &j->steps[i].knobs, err));
+    TT_TRY(tt__new(&j->ops, j->net->n_weights, sizeof *j->ops, "operators", err));
+    TT_TRY(tt__new(&j->outcome, j->net->n_weights, sizeof *j->outcome, "operators", err));
+    return tt__new(&j->files, (size_t)j->net->hp.n_layer + 1, sizeof *j->files, "operators", err);
+}
+
+static tt_status name_state(cjob *j, tt_err *err) {
+    tt__str s = {0};
+    if (j->o->state) tt__str_puts(&s, j->o->state);
+    else tt__str_printf(&s, "%s.state", j->o->output);
+    TT_FAIL_IF(s.failed, err, TT_RESOURCE, "out of memory|a path");
+    j->state = s.s;
+    return TT_OK;
+}
+
+/* Rows that are not whole blocks get another type: said once, or refused. */
+static tt_status check_fallbacks(cjob *j, tt_err *err) {
+    size_t n = 0, all = 0;
+    const char *from = "", *to = "";
+    for (size_t i = 0; j->mix && i < j->net->n_weights; i++) {
+        if (!treated(j, i)) continue;
+        tt_dtype wanted, type = tt__mix_type(j->mix, j->net, i, &wanted);
+        all++;
+        if (type == wanted) continue;
+        n++;
+        from = tt__dtype(wanted)->label, to = tt__dtype(type)->label;
+        TT_FAIL_IF(j->o->no_fallback, err, TT_TARGET, "type does not fit the tensor|%s|%lld columns|a multiple of %lld for %s|allow the fallback to %s, or use a type with blocks of 32",
+                   j->net->weights[i].name, (long long)j->net->weights[i].cols, (long long)tt__dtype(wanted)->block, from, to);
+    }
+    if (n) tt__log(j->ctx, TT_LOG_WARN, "compress: %zu of %zu matrices do not hold whole blocks and get a larger type (%s becomes %s)", n, all, from, to);
+    return TT_OK;
+}
+
+/* ------------------------------------------------------------ plan: memory and passes ---- */
+
+typedef struct needs { uint64_t fixed, sums, largest_sum, hidden; } needs;
+
+/* Bytes beside the mapped model. A matrix in work: two dense copies, codes, mask, the factor of its Hessian, one stripe of errors. */
+static needs memory_needs(const cjob *j) {
+    const tt_hparams *h = &j->net->hp;
+    needs m = {0};
+    uint64_t work = 0, rows = (uint64_t)(tt__calib_batch(j->length) * j->length);
+    for (size_t i = 0; i < j->net->n_weights; i++) {
+        const tt_weight *w = &j->net->weights[i];
+        if (!treated(j, i)) continue;
+        uint64_t n = (uint64_t)(w->rows * w->cols) * 14 + (calibrates(j) ? (uint64_t)(w->cols * w->cols) * 4 + (uint64_t)w->rows * 256 * 9 : 0);
+        if (n > work) work = n;
+    }
+    m.fixed = work;
+    if (!calibrates(j)) return m;
+    m.fixed += rows * (uint64_t)(8 * h->n_embd + 4 * h->n_ff) * 4 + (uint64_t)(j->samples * j->length) * 4;
+    m.hidden = (uint64_t)(j->samples * j->length * h->n_embd) * 4;
+    for (int i = 0; i < TT_CALIB_INPUTS; i++) {
+        uint64_t n = (uint64_t)tt__calib_input(j->net, i), bytes = 4 * n * n;
+        m.sums += bytes;
+        if (bytes > m.largest_sum) m.largest_sum = bytes;
+    }
+    return m;
+}
+
+static void add_pass(cjob *j, unsigned set) {
+    if (set) j->passes[j->n_passes++] = set;
+}
+
+/* One pass over a layer where it may be; one per input where inputs depend on what was compressed before, or memory is short. */
+static tt_status plan(cjob *j, tt_err *err) {
+    needs m = memory_needs(j);
+    uint64_t ram = j->max_ram, left = ram > m.fixed ? ram - m.fixed : 0;
+    unsigned all = 0;
+    j->full = calibrates(j) && (j->wants & TT_WANT_HESSIAN || m.sums <= left);
+    TT_FAIL_IF(m.fixed + (j->full ? m.largest_sum : 0) > ram, err, TT_USAGE, "memory bound is too small for this model|max_ram|%" PRIu64 " MB|at least %" PRIu64 " MB", ram >> 20,
+               ((m.fixed + (j->full ? m.largest_sum : 0)) >> 20) + 1);
+    bool together = !j->sequential && (!j->full || m.sums <= left);
+    for (int i = 0; i < TT_CALIB_INPUTS; i++) {
+        if (!calibrates(j) || !tt__calib_input(j->net, i)) continue;
+        all |= 1u << i;
+        if (!together) add_pass(j, 1u << i);
+    }
+    if (together) add_pass(j, all);
+    if (!j->n_passes) j->n_passes = 1;                                  /* no calibration: one pass over nothing */
+    uint64_t sums = !j->full ? 0 : together ? m.sums : m.largest_sum;
+    j->hidden_in_memory = left - sums >= m.hidden;
+    tt__log(j->ctx, TT_LOG_DEBUG, "compress: %d pass(es) a layer, hidden states %s", j->n_passes, j->hidden_in_memory ? "in memory" : "on disk");
+    return TT_OK;
+}
+
+/* ------------------------------------------------------------ calibration data ---- */
+
+static void hash_ids(cjob *j) { tt__sha256_hex(j->ids, (size_t)(j->samples * j->length) * sizeof *j->ids, j->data_sha256); }
+
+/* Random windows of the text. Fewer than asked for is a warning, none an error. */
+static tt_status take_windows(cjob *j, const tt_tokens *tokens, tt_err *err) {
+    tt_tokens joined = {0};
+    tt_window *windows = NULL;
+    size_t n = 0;
+    tt_status st;
+    TT_TRY_GOTO(tt__windows_packed(tokens, j->length, tt__tokenizer_eos(j->model->tok), j->o->seed, &joined, &windows, &n, err));
+    if (n == 0) {
+        st = tt__fail(err, TT_USAGE, "calibration text is too short|%s|%zu tokens|at least %lld", j->o->data, tokens->n, (long long)j->length);
+        goto done;
+    }
+    if ((int64_t)n < j->samples) {
+        tt__log(j->ctx, TT_LOG_WARN, "compress: the text gives %zu sequences of %lld tokens, not %lld", n, (long long)j->length, (long long)j->samples);
+        j->samples = (int64_t)n;
+    }
+    TT_TRY_GOTO(tt__new(&j->ids, (size_t)(j->samples * j->length), sizeof *j->ids, "calibration tokens", err));
+    for (int64_t s = 0; s < j->samples; s++) memcpy(j->ids + s * j->length, joined.ids + windows[s].begin, (size_t)j->length * sizeof *j->ids);
+done:
+    tt__tokens_free(&joined);
+    tt__free(windows);
+    return st;
+}
+
+static tt_status read_text(cjob *j, tt_err *err) {
+    tt_tokens tokens = {0};
+    TT_TRY(tt__docs_load(j->o->data, NULL, &j->docs, err));
+    memcpy(j->data_sha256, j->docs.sha256, sizeof j->data_sha256);
+    tt_status st = tt__docs_tokenize(&j->docs, j->model->tok, &tokens, err);
+    if (st == TT_OK) st = take_windows(j, &tokens, err);
+    tt__tokens_free(&tokens);
+    tt__docs_free(&j->docs);
+    return st;
+}
+
+static tt_status prepare_data(cjob *j, tt_err *err) {
+    if (!calibrates(j)) return TT_OK;
+    TT_FAIL_IF(j->samples < 1 || j->samples > 1 << 20, err, TT_USAGE, "bad number of calibration sequences|samples|%lld|1 to 1048576", (long long)j->samples);
+    TT_FAIL_IF(j->length < 2 || j->length > j->net->hp.n_ctx, err, TT_USAGE, "bad length of calibration sequences|length|%lld|2 to %lld, the model's context",
+               (long long)j->length, (long long)j->net->hp.n_ctx);
+    if (!is_self(j)) return read_text(j, err);
+    return tt__new(&j->ids, (size_t)(j->samples * j->length), sizeof *j->ids, "calibration tokens", err);
+}
+
+/* ------------------------------------------------------------ state ---- */
+
+/* All that the bytes of the result depend on. */
+static tt_status make_fingerprint(cjob *j, tt_err *err) {
+    tt__str s = {0};
+    TT_TRY(tt_model_sha256(j->model, j->base_sha256, err));
+    tt__str_printf(&s, "1 %s %s %s %s %s", tt_version(), j->base_sha256, j->recipe_sha256, j->o->model, tt_ctx_isa(j->ctx));
+    if (calibrates(j))
+        tt__str_printf(&s, " %s %lld %lld %" PRIu64 " %d", is_self(j) ? "self" : j->data_sha256, (long long)j->samples, (long long)j->length, j->o->seed, j->full);
+    TT_FAIL_IF(s.failed, err, TT_RESOURCE, "out of memory|the fingerprint");
+    tt__sha256_hex(s.s, s.n, j->fingerprint);
+    tt__str_free(&s);
+    return TT_OK;
+}
+
+static void position_tag(const tt_position *at, char tag[40]) { snprintf(tag, 40, "%d.%d.%d.%lld", at->layer, (int)at->stage, at->pass, (long long)at->index); }
+static int64_t advanced(const tt_position *at) { return at->stage == TT_C_ADVANCE ? at->index : 0; }
+static bool has_sums(const tt_position *at) { return at->stage == TT_C_COMPRESS || (at->stage == TT_C_COLLECT && at->index > 0); }
+
+static bool state_needs(void *user, const char *name) {
+    const cjob *j = user;
+    char tag[40], live[48];
+    if (!strncmp(name, "ops.", 4) || !strcmp(name, "self.ids") || !strcmp(name, "self.pos")) return true;
+    if (!strncmp(name, "self.", 5)) {
+        snprintf(live, sizeof live, "self.%.40s.", tt__selftext_tag(j->self));
+        return j->at.stage == TT_C_SAMPLE && j->self && !strncmp(name, live, strlen(live));
+    }
+    position_tag(&j->at, tag);
+    return j->calib && tt__calib_needs(j->calib, name, j->at.layer, advanced(&j->at), tag);
+}
+
+static tt_status save_state(cjob *j, tt_err *err) {
+    char tag[40];
+    TT_TRY(tt__mkdirs(j->state, err));
+    position_tag(&j->at, tag);
+    if (j->self) TT_TRY(tt__selftext_save(j->self, j->state, err));
+    else if (j->calib && j->at.stage != TT_C_DONE) TT_TRY(tt__calib_save(j->calib, j->at.layer, advanced(&j->at), tag, err));
+    if (j->at.stage == TT_C_COLLECT || j->at.stage == TT_C_COMPRESS) TT_TRY(tt__cstate_save_ops(j->state, unit_of(j, j->at.layer), j->net, j->ops, err));
+    TT_TRY(tt__cstate_save(j->state, j->fingerprint, &j->at, j->outcome, j->net->n_weights, err));
+    tt__cstate_sweep(j->state, state_needs, j);
+    j->last_save = tt__now();
+    return TT_OK;
+}
+
+static tt_status map_unit(cjob *j, int layer, tt_err *err) {
+    int unit = unit_of(j, layer);
+    for (size_t i = 0; i < j->net->n_weights; i++) {
+        if (!tt__in_unit(j->net, i, unit) || !j->ops[i]) continue;
+        tt__linop_free(j->ops[i]);
+        j->ops[i] = NULL;
+    }
+    tt__gguf_close(j->files[layer]);
+    return tt__cstate_load_ops(j->state, unit, j->net, j->ops, j->outcome, &j->files[layer], err);
+}
+
+static bool position_is_sane(const cjob *j) {
+    const tt_position *at = &j->at;
+    int64_t batches = j->calib ? j->calib->n_batches : 0;
+    if (at->stage == TT_C_DONE) return true;
+    if (at->stage == TT_C_SAMPLE) return calibrates(j) && is_self(j);
+    if (at->layer >= n_units(j) || at->pass >= j->n_passes) return false;
+    return at->stage == TT_C_COMPRESS ? at->index <= (int64_t)j->net->n_weights : at->index <= batches;
+}
+
+/* The outcomes tell what is finished; operators of layers up to the position are read back. */
+static tt_status restore(cjob *j, tt_err *err) {
+    char tag[40];
+    position_tag(&j->at, tag);
+    TT_FAIL_IF(!position_is_sane(j), err, TT_BADFILE, "bad position of a state|%s", j->state);
+    if (j->at.stage == TT_C_SAMPLE) return TT_OK;
+    int last = j->at.stage == TT_C_DONE ? n_units(j) - 1 : j->at.layer;
+    for (int l = 0; l <= last; l++) {
+        bool any = false;
+        for (size_t i = 0; i < j->net->n_weights; i++) any |= tt__in_unit(j->net, i, unit_of(j, l)) && j->outcome[i].done && !j->outcome[i].kept;
+        if (any) TT_TRY(map_unit(j, l, err));
+    }
+    if (calibrates(j) && is_self(j)) TT_TRY(tt__raw_read(j->state, "self.ids", j->ids, (size_t)(j->samples * j->length) * sizeof *j->ids, err));
+    if (j->calib && j->at.stage != TT_C_DONE)
+        TT_TRY(tt__calib_load(j->calib, j->at.layer, advanced(&j->at), has_sums(&j->at) ? j->passes[j->at.pass] : 0, tag, err));
+    return TT_OK;
+}
+
+static void forget(cjob *j) {
+    for (size_t i = 0; j->ops && i < j->net->n_weights; i++) {
+        tt__linop_free(j->ops[i]);
+        j->ops[i] = NULL;
+        j->outcome[i] = (tt_outcome){0};
+    }
+    for (int64_t l = 0; j->files && l <= j->net->hp.n_layer; l++) {
+        tt__gguf_close(j->files[l]);
+        j->files[l] = NULL;
+    }
+    j->at = (tt_position){.stage = calibrates(j) && is_self(j) ? TT_C_SAMPLE : calibrates(j) ? TT_C_COLLECT : TT_C_COMPRESS};
+}
+
+/* A state of the same model, recipe, data and settings is gone on with; another one is removed, and the log says so. */
+static tt_status open_state(cjob *j, tt_err *err) {
+    bool found = false, foreign = false;
+    tt_err why = {0};
+    forget(j);
+    tt_position fresh = j->at;
+    if (j->o->resume) TT_TRY(tt__cstate_load(j->state, j->fingerprint, &j->at, j->outcome, j->net->n_weights, &found, &foreign, err));
+    TT_FAIL_IF(!found && tt__exists(j->o->output) && !j->o->force, err, TT_USAGE, "output exists|%s|||use --force to replace it", j->o->output);
+    if (foreign) tt__log(j->ctx, TT_LOG_WARN, "compress: %s belongs to other settings: starting anew", j->state);
+    if (calibrates(j)) {
+        tt_calib_options co = {.ids = j->ids, .samples = j->samples, .length = j->length, .dir = j->state, .in_memory = j->hidden_in_memory, .full = j->full};
+        TT_TRY(tt__calib_create(j->ctx, j->net, &co, &j->calib, err));
+    }
+    if (found && restore(j, &why) == TT_OK) {
+        j->resumed = true;
+        tt__log(j->ctx, TT_LOG_INFO, "compress: going on at layer %d", j->at.layer);
+    } else {
+        if (found && j->at.stage == TT_C_DONE && tt__exists(j->o->output)) return TT_OK;   /* killed while cleaning up: the file is there */
+        if (found) tt__log(j->ctx, TT_LOG_WARN, "compress: state cannot be used (%s): starting anew", why.what);
+        forget(j);
+        j->at = fresh;
+        tt__cstate_sweep(j->state, NULL, NULL);
+    }
+    j->last_save = tt__now();
+    return tt__mkdirs(j->state, err);
+}
+
+/* ------------------------------------------------------------ one matrix ---- */
+
+typedef struct decode_job { const tt_linop *op; float *out; } decode_job;
+static void decode_tile(void *arg, int64_t tile, int worker) {
+    (void)worker;
+    const decode_job *d = arg;
+    int64_t r0 = tile * DECODE_ROWS, r1 = r0 + DECODE_ROWS < d->op->rows ? r0 + DECODE_ROWS : d->op->rows;
+    tt__linop_rows(d->op, r0, r1, d->out + r0 * d->op->cols);
+}
+
+static void decode_all(tt_ctx *ctx, const tt_linop *op, float *out) {
+    tt__parallel(ctx, (op->rows + DECODE_ROWS - 1) / DECODE_ROWS, decode_tile, &(decode_job){op, out});
+}
+
+static tt_status check_finite(const float *W, int64_t n, tt_err *err) {
+    for (int64_t i = 0; i < n; i++)
+        TT_FAIL_IF(!isfinite(W[i]), err, TT_BADFILE, "weight is not a finite number|element %lld|%g", (long long)i, (double)W[i]);
+    return TT_OK;
+}
+
+static tt_status apply_steps(cjob *j, tt_draft *d, const tt_stats *stats, tt_linop **op, tt_err *err) {
+    const char *format = "auto";
+    for (int i = 0; i < j->n_steps; i++) {
+        const step *s = &j->steps[i];
+        TT_TRY(s->method->compress->matrix(j->ctx, &s->knobs, d, stats, err));
+        if (s->method->compress->format) format = s->method->compress->format(&s->knobs);
+    }
+    return tt__draft_finish(j->ctx, d, format, op, err);
+}
+
+static tt_status make_stats(const cjob *j, const tt_weight *w, tt_stats *stats, tt_err *err) {
+    *stats = (tt_stats){.n = w->cols};
+    if (!calibrates(j)) return TT_OK;
+    const float *sum = j->calib->sum[w->input];
+    stats->tokens = tt__calib_tokens(j->calib);
+    stats->hessian = j->full ? sum : NULL;
+    stats->sumsq = sum;
+    if (!j->full) return TT_OK;
+    float *diag = NULL;
+    TT_TRY(tt__new(&diag, (size_t)w->cols, sizeof *diag, "input statistics", err));
+    for (int64_t c = 0; c < w->cols; c++) diag[c] = sum[c * w->cols + c];
+    stats->sumsq = diag;
+    return TT_OK;
+}
+
+static void free_stats(const cjob *j, tt_stats *stats) {
+    if (j->full) tt__free((void *)(uintptr_t)stats->sumsq);
+}
+
+/* What was lost, measured on what will be stored: E = W - Ŵ. */
+static tt_status measure(cjob *j, const tt_weight *w, const tt_linop *op, const float *hessian, float *W, float *E, tt_outcome *out, tt_err *err) {
+    int64_t n = w->rows * w->cols, zeros = 0;
+    double before = 0, after = 0;
+    decode_all(j->ctx, w->op, W);
+    decode_all(j->ctx, op, E);
+    for (int64_t i = 0; i < n; i++) {
+        zeros += E[i] == 0;
+        E[i] = W[i] - E[i];
+    }
+    double norm = j->ctx->k->sumsq_f32(W, n);
+    out->sparsity = (double)zeros / (double)n;
+    out->weight_error = norm > 0 ? j->ctx->k->sumsq_f32(E, n) / norm : 0;
+    out->error = NAN;
+    if (!hessian) return TT_OK;
+    TT_TRY(tt__quadratic(j->ctx, W, w->rows, hessian, w->cols, &before, err));
+    TT_TRY(tt__quadratic(j->ctx, E, w->rows, hessian, w->cols, &after, err));
+    out->error = before > 0 ? after / before : 0;
+    return TT_OK;
+}
+
+static tt_status replace(cjob *j, size_t i, tt_err *err) {
+    const tt_weight *w = &j->net->weights[i];
+    tt_outcome *out = &j->outcome[i];
+    tt_draft d = {0};
+    tt_stats stats = {0};
+    tt_linop *op = NULL;
+    float *E = NULL;
+    double start = tt__now();
+    tt_dtype wanted;
+    tt_status st;
+    TT_TRY_GOTO(tt__draft_init(&d, w->name, w->layer, w->rows, w->cols, err));
+    decode_all(j->ctx, w->op, d.W);
+    TT_TRY_GOTO(check_finite(d.W, w->rows * w->cols, err));
+    TT_TRY_GOTO(make_stats(j, w, &stats, err));
+    if (j->mix) TT_TRY_GOTO(tt__linop_encode(j->ctx, tt__mix_type(j->mix, j->net, i, &wanted), d.W, w->rows, w->cols, &op, err));
+    else TT_TRY_GOTO(apply_steps(j, &d, &stats, &op, err));
+    float *W = d.W;
+    d.W = NULL;
+    tt__draft_free(&d);
+    d.W = W;
+    TT_TRY_GOTO(tt__new(&E, (size_t)(w->rows * w->cols), sizeof *E, "a difference", err));
+    TT_TRY_GOTO(measure(j, w, op, stats.hessian, W, E, out, err));
+    tt__linop_label(op, out->type, sizeof out->type);
+    out->bytes = tt__linop_bytes(op);
+    out->seconds = tt__now() - start;
+    out->done = true;
+    j->ops[i] = op;
+    op = NULL;
+done:
+    free_stats(j, &stats);
+    tt__linop_free(op);
+    tt__draft_free(&d);
+    tt__free(E);
+    return st == TT_OK ? st : tt__err_at(err, st, "%s", w->name);
+}
+
+static tt_status treat(cjob *j, size_t i, tt_err *err) {
+    const tt_weight *w = &j->net->weights[i];
+    tt_dtype wanted;
+    if (!j->mix || tt__mix_type(j->mix, j->net, i, &wanted) != w->op->dtype) return replace(j, i, err);
+    tt_outcome *out = &j->outcome[i];
+    *out = (tt_outcome){.done = true, .kept = true, .bytes = tt__linop_bytes(w->op), .error = NAN};
+    tt__linop_label(w->op, out->type, sizeof out->type);
+    return TT_OK;
+}
+
+/* ------------------------------------------------------------ from position to position ---- */
+
+static bool in_pass(const cjob *j, size_t i) {
+    const tt_weight *w = &j->net->weights[i];
+    if (!treated(j, i) || w->layer != unit_of(j, j->at.layer)) return false;
+    return !calibrates(j) || j->passes[j->at.pass] >> w->input & 1;
+}
+
+/* The index-th matrix of the pass, or n_weights. */
+static size_t matrix_at(const cjob *j, int64_t index) {
+    for (size_t i = 0; i < j->net->n_weights; i++)
+        if (in_pass(j, i) && index-- == 0) return i;
+    return j->net->n_weights;
+}
+
+static void install(cjob *j, int layer, bool in) {
+    for (size_t i = 0; i < j->net->n_weights; i++)
+        if (tt__in_unit(j->net, i, layer) && j->ops[i]) tt__runner_set_op(j->calib->runner, i, in ? j->ops[i] : NULL);
+}
+
+static void next_layer(cjob *j) {
+    j->at = (tt_position){.stage = calibrates(j) ? TT_C_COLLECT : TT_C_COMPRESS, .layer = j->at.layer + 1};
+    if (j->at.layer >= n_units(j)) j->at = (tt_position){.stage = TT_C_DONE};
+}
+
+static tt_status end_layer(cjob *j, tt_err *err) {
+    int layer = j->at.layer;
+    TT_TRY(tt__cstate_save_ops(j->state, unit_of(j, layer), j->net, j->ops, err));
+    TT_TRY(map_unit(j, layer, err));
+    if (!calibrates(j) || layer + 1 >= n_units(j)) {
+        next_layer(j);
+        return TT_OK;
+    }
+    j->at.stage = TT_C_ADVANCE;
+    j->at.index = 0;
+    return TT_OK;
+}
+
+static tt_status step_sample(cjob *j, tt_err *err) {
+    if (!j->self) {
+        TT_TRY(tt__selftext_create(j->ctx, j->net, j->model->tok, j->samples, j->length, j->o->seed, j->ids, &j->self, err));
+        TT_TRY(tt__selftext_load(j->self, j->state, err));
+    }
+    if (!tt__selftext_done(j->self)) return tt__selftext_step(j->self, err);
+    TT_TRY(tt__selftext_save(j->self, j->state, err));
+    tt__selftext_free(j->self);
+    j->self = NULL;
+    j->at = (tt_position){.stage = TT_C_COLLECT};
+    return save_state(j, err);
+}
+
+static tt_status step_collect(cjob *j, tt_err *err) {
+    if (j->at.index == 0) {
+        TT_TRY(tt__calib_begin(j->calib, j->passes[j->at.pass], err));
+        if (j->sequential) install(j, j->at.layer, true);
+    }
+    if (j->at.index < j->calib->n_batches) TT_TRY(tt__calib_collect(j->calib, j->at.layer, j->at.index++, err));
+    if (j->at.index < j->calib->n_batches) return TT_OK;
+    TT_TRY(tt__calib_finish(j->calib, j->at.layer, err));
+    j->at.stage = TT_C_COMPRESS;
+    j->at.index = 0;
+    return TT_OK;
+}
+
+static tt_status step_compress(cjob *j, tt_err *err) {
+    size_t i = matrix_at(j, j->at.index);
+    if (i < j->net->n_weights) {
+        TT_TRY(treat(j, i, err));
+        j->at.index++;
+        return TT_OK;
+    }
+    if (calibrates(j)) TT_TRY(tt__calib_begin(j->calib, 0, err));
+    if (j->at.pass + 1 >= j->n_passes) return end_layer(j, err);
+    j->at = (tt_position){.stage = TT_C_COLLECT, .layer = j->at.layer, .pass = j->at.pass + 1};
+    return TT_OK;
+}
+
+static tt_status step_advance(cjob *j, tt_err *err) {
+    install(j, j->at.layer, true);
+    if (j->at.index < j->calib->n_batches) TT_TRY(tt__calib_advance(j->calib, j->at.layer, j->at.index++, err));
+    if (j->at.index < j->calib->n_batches) return TT_OK;
+    install(j, j->at.layer, false);
+    next_layer(j);
+    return TT_OK;
+}
+
+static void report_progress(const cjob *j) {
+    if (j->at.stage == TT_C_SAMPLE) {
+        tt__progress(j->ctx, "sample", (j->self ? tt__selftext_share(j->self) : 0) * (double)(j->samples * j->length), (double)(j->samples * j->length), "tokens", "");
+        return;
+    }
+    double within = 0, batches = j->calib ? (double)j->calib->n_batches : 1;
+    if (j->at.stage == TT_C_COLLECT) within = 0.4 * ((double)j->at.index / batches + j->at.pass) / j->n_passes;
+    if (j->at.stage == TT_C_COMPRESS) within = calibrates(j) ? 0.4 : 0;
+    if (j->at.stage == TT_C_ADVANCE) within = 0.6 + 0.4 * (double)j->at.index / batches;
+    double done = j->at.stage == TT_C_DONE ? n_units(j) : j->at.layer + within;
+    tt__progress(j->ctx, "compress", done, n_units(j), "layers", "");
+}
+
+static tt_status one_step(cjob *j, tt_err *err) {
+    switch (j->at.stage) {
+    case TT_C_SAMPLE: return step_sample(j, err);
+    case TT_C_COLLECT: return step_collect(j, err);
+    case TT_C_COMPRESS: return step_compress(j, err);
+    default: return step_advance(j, err);
+    }
+}
+
+static tt_status run(cjob *j, tt_err *err) {
+    while (j->at.stage != TT_C_DONE) {
+        report_progress(j);
+        TT_TRY(tt__check_cancel(j->ctx, err));
+        if (tt__now() - j->last_save > SAVE_SECONDS) TT_TRY(save_state(j, err));
+        tt_cstage stage = j->at.stage;
+        tt_status st = one_step(j, err);
+        j->torn = st != TT_OK && stage != TT_C_COMPRESS;       /* a matrix that failed left nothing behind */
+        TT_TRY(st);
+    }
+    report_progress(j);
+    return TT_OK;
+}
+
+/* ------------------------------------------------------------ the file ---- */
+
+static tt_status add_tokenizer(void *user, tt_gguf_writer *w, tt_err *err) {
+    const cjob *j = user;
+    if (j->model->gguf) return TT_OK;
+    TT_TRY(tt__gguf_set_str(w, "general.name", j->model->info.name, err));
+    return j->model->tok ? tt__tokenizer_to_gguf(j->model->tok, w, err) : TT_OK;
+}
+
+static tt_status write_file(cjob *j, tt_err *err) {
+    char calib[96];
+    snprintf(calib, sizeof calib, "%s, %lld x %lld tokens, seed %" PRIu64, is_self(j) ? "self" : "text", (long long)j->samples, (long long)j->length, j->o->seed);
+    const char *extra[] = {"trimtab.version", tt_version(), "trimtab.recipe", j->line, "trimtab.recipe_sha256", j->recipe_sha256, "trimtab.base", j->o->model,
+                           "trimtab.base_sha256", j->base_sha256, calibrates(j) ? "trimtab.calib" : NULL, calib, "trimtab.calib_sha256", j->data_sha256, NULL};
+    return tt__store_gguf(j->net, (const tt_linop *const *)j->ops, j->model->gguf, add_tokenizer, j, extra, j->o->output, &j->file_bytes, err);
+}
+
+static bool outcomes_have_ops(const cjob *j) {
+    for (size_t i = 0; i < j->net->n_weights; i++)
+        if (j->outcome[i].done && !j->outcome[i].kept && !j->ops[i]) return false;
+    return true;
+}
+
+static tt_status finish(cjob *j, tt_err *err) {
+    if (outcomes_have_ops(j)) {
+        if (calibrates(j) && is_self(j)) hash_ids(j);
+        TT_TRY(save_state(j, err));
+        TT_TRY(write_file(j, err));
+    } else {
+        tt__map map;
+        TT_TRY(tt__map_open(j->o->output, &map, err));
+        j->file_bytes = map.size;
+        tt__map_close(&map);
+    }
+    tt__cstate_sweep(j->state, NULL, NULL);
+    return TT_OK;
+}
+
+/* ------------------------------------------------------------ dry run ---- */
+
+/* Bits per weight of the recipe on one matrix: a pruner's density and a quantizer's codes are counted together. */
+static double predicted_bits(const cjob *j, const tt_weight *w) {
+    const step *prune = NULL, *last = &j->steps[j->n_steps - 1];
+    for (int i = 0; i + 1 < j->n_steps; i++)
+        if (tt_recipe_get_value(j->recipe, j->steps[i].knobs.step, "pattern")) prune = &j->steps[i];
+    const char *bits = tt_recipe_get_value(j->recipe, last->knobs.step, "bits"), *format = tt_recipe_get_value(j->recipe, last->knobs.step, "format");
+    const char *sym = tt_recipe_get_value(j->recipe, last->knobs.step, "sym");
+    if (prune && bits && format && strcmp(bits, "0"))
+        return tt__grid_cost(&last->knobs, w->cols, (int)tt__knob_i(&last->knobs, "bits"), !sym || !strcmp(sym, "true"), tt__prune_density(&prune->knobs), format);
+    return last->method->cost_bits ? last->method->cost_bits(&last->knobs, w->rows, w->cols) : NAN;
+}
+
+static tt_status predict(cjob *j, tt_err *err) {
+    TT_TRY(check_fallbacks(j, err));
+    for (size_t i = 0; i < j->net->n_weights; i++) {
+        const tt_weight *w = &j->net->weights[i];
+        tt_outcome *out = &j->outcome[i];
+        if (!treated(j, i)) continue;
+        *out = (tt_outcome){.done = true, .error = NAN, .weight_error = NAN, .sparsity = NAN};
+        uint64_t n = (uint64_t)(w->rows * w->cols);
+        if (j->mix) {
+            tt_dtype wanted, type = tt__mix_type(j->mix, j->net, i, &wanted);
+            TT_FAIL_IF(!tt__dtype_bytes(type, n, &out->bytes), err, TT_FAIL, "size overflow|%s", w->name);
+            snprintf(out->type, sizeof out->type, "%s", tt__dtype(type)->label);
+        } else {
+            out->bytes = (uint64_t)(predicted_bits(j, w) * (double)n / 8);
+            snprintf(out->type, sizeof out->type, "%s", j->steps[j->n_steps - 1].method->info.name);
+        }
+    }
+    return TT_OK;
+}
+
+/* ------------------------------------------------------------ report ---- */
+
+typedef struct whole_report { tt_compress_report pub; tt__arena arena; } whole_report;   /* pub first: a pointer to one is a pointer to both */
+
+static void sum_sizes(const cjob *j, tt_compress_report *r) {
+    const tt_model_info *info = &j->model->info;
+    uint64_t linear_after = info->linear_bytes;
+    r->bytes_before = r->bytes_after = info->bytes;
+    for (size_t i = 0; i < j->net->n_weights; i++) {
+        if (!j->outcome[i].done) continue;
+        uint64_t old = tt__linop_bytes(j->net->weights[i].op), new = j->outcome[i].bytes;
+        r->bytes_after += new - old;
+        if (j->net->weights[i].linear) linear_after += new - old;
+    }
+    double params = info->params ? (double)info->params : 1, linear = info->linear_params ? (double)info->linear_params : 1;
+    r->bits_before = 8.0 * (double)r->bytes_before / params;
+    r->bits_after = 8.0 * (double)r->bytes_after / params;
+    r->linear_bits_before = 8.0 * (double)info->linear_bytes / linear;
+    r->linear_bits_after = 8.0 * (double)linear_after / linear;
+}
+
+static tt_status make_report(const cjob *j, double seconds, tt_compress_report **out, tt_err *err) {
+    whole_report *w = NULL;
+    TT_TRY(tt__new(&w, 1, sizeof *w, "a report", err));
+    tt_compress_report *r = &w->pub;
+    r->layers = tt__arena_alloc(&w->arena, j->net->n_weights * sizeof *r->layers);
+    for (size_t i = 0; r->layers && i < j->net->n_weights; i++) {
+        const tt_outcome *o = &j->outcome[i];
+        const tt_weight *weight = &j->net->weights[i];
+        if (!o->done) continue;
+        r->layers[r->n_layers++] = (tt_layer_report){
+            .tensor = tt__arena_strndup(&w->arena, weight->name, strlen(weight->name)), .type = tt__arena_strndup(&w->arena, o->type, strlen(o->type)),
+            .error = o->error, .weight_error = o->weight_error, .sparsity = o->sparsity, .seconds = o->seconds,
+            .bits_per_weight = 8.0 * (double)o->bytes / ((double)weight->rows * (double)weight->cols)};
+        if (!r->layers[r->n_layers - 1].tensor || !r->layers[r->n_layers - 1].type) r->layers = NULL;
+    }
+    if (!r->layers) {
+        tt_compress_free_report(r);
+        return tt__fail(err, TT_RESOURCE, "out of memory|a report");
+    }
+    sum_sizes(j, r);
+    r->file_bytes = j->file_bytes;
+    r->seconds = seconds;
+    r->peak_bytes = tt__mem_peak();
+    r->resumed = j->resumed;
+    memcpy(r->recipe_sha256, j->recipe_sha256, sizeof r->recipe_sha256);
+    memcpy(r->data_sha256, j->data_sha256, sizeof r->data_sha256);
+    *out = r;
+    return TT_OK;
+}
+
+void tt_compress_free_report(tt_compress_report *report) {
+    if (!report) return;
+    whole_report *w = (whole_report *)report;
+    tt__arena_free(&w->arena);
+    tt__free(w);
+}
+
+/* ------------------------------------------------------------ the whole ---- */
+
+static tt_status compress(cjob *j, tt_err *err) {
+    TT_FAIL_IF(!j->o->output || !*j->o->output, err, TT_USAGE, "no output given|||a file to write");
+    TT_TRY(name_state(j, err));
+    TT_FAIL_IF(!j->o->force && !j->o->dry_run && tt__exists(j->o->output) && !tt__raw_exists(j->state, "state.json"), err, TT_USAGE,
+               "output exists|%s|||use --force to replace it", j->o->output);
+    TT_TRY(read_recipe(j, err));
+    TT_TRY(open_model(j, err));
+    if (j->o->dry_run) return predict(j, err);
+    TT_TRY(check_fallbacks(j, err));
+    TT_TRY(prepare_data(j, err));
+    TT_TRY(plan(j, err));
+    TT_TRY(make_fingerprint(j, err));
+    TT_TRY(open_state(j, err));
+    tt_status st = run(j, err);
+    if ((st == TT_INTERRUPTED || st == TT_TERMINATED) && !j->torn) {
+        tt_err ignored = {0};
+        if (save_state(j, &ignored) != TT_OK) tt__log(j->ctx, TT_LOG_WARN, "compress: the state could not be saved: %s", ignored.what);
+    }
+    TT_TRY(st);
+    return finish(j, err);
+}
+
+static void release(cjob *j) {
+    tt__selftext_free(j->self);
+    tt__calib_free(j->calib);
+    if (j->net) forget(j);
+    tt__free(j->ops);
+    tt__free(j->outcome);
+    tt__free(j->files);
+    tt__free(j->ids);
+    tt__docs_free(&j->docs);
+    tt_model_close(j->model);
+    tt_recipe_free(j->recipe);
+    tt__free(j->line);
+    tt__free(j->state);
+}
+
+tt_status tt_compress(tt_ctx *ctx, const tt_compress_options *options, tt_compress_report **report, tt_err *err) {
+    cjob j = {.ctx = ctx, .o = options, .samples = options->samples ? options->samples : 64, .length = options->length ? options->length : 512,
+              .max_ram = options->max_ram ? options->max_ram : DEFAULT_RAM};
+    double start = tt__now();
+    if (report) *report = NULL;
+    tt__mem_reset_peak();
+    tt_status st = compress(&j, err);
+    if (st == TT_OK && report) st = make_report(&j, tt__now() - start, report, err);
+    release(&j);
+    return st;
+}

@@ -1,0 +1,73 @@
+/* Calibration: token sequences stream through a net block by block; the inputs of each block's matrices are summed up as Σ x x^T.
+ *
+ *     for each layer:  collect   batches through the block as it was, taps add to the Hessians        (several passes when sequential)
+ *                      …         the caller compresses the layer's matrices and puts the operators into the runner
+ *                      advance   batches through the compressed block: the next layer's inputs
+ *
+ * Hidden states [samples * length, width] stay in memory, or as one file per batch in a folder when memory is short. Everything that
+ * changes can be saved between two calls and loaded again, so that a killed run ends with the same bytes as an undisturbed one.
+ */
+#ifndef TT_TRAIN_CALIB_H
+#define TT_TRAIN_CALIB_H
+#include "models/net.h"
+#include "text/tokenizer.h"
+
+enum { TT_CALIB_INPUTS = 8 };                 /* groups of matrices that read one activation (tt_weight.input) */
+
+typedef struct tt_calib {
+    tt_ctx *ctx;
+    const tt_net *net;
+    tt_runner *runner;
+    const int32_t *ids;                       /* [samples, length], lent */
+    int64_t samples, length, width;
+    int64_t batch, n_batches;                 /* sequences of a batch: fixed by length alone */
+    char *dir;                                /* folder of saved states */
+    float *hidden;                            /* NULL: in the folder */
+    float *X;                                 /* one batch on its way */
+    bool full;                                /* Hessians; otherwise their diagonals only */
+    int64_t n[TT_CALIB_INPUTS];               /* width of each input, 0: no such input */
+    float *sum[TT_CALIB_INPUTS];              /* [n, n] or [n], of the inputs being collected */
+} tt_calib;
+
+typedef struct tt_calib_options {
+    const int32_t *ids;
+    int64_t samples, length;
+    const char *dir;
+    bool in_memory, full;
+} tt_calib_options;
+
+
+tt_status tt__calib_create(tt_ctx *ctx, const tt_net *net, const tt_calib_options *o, tt_calib **out, tt_err *err);
+void tt__calib_free(tt_calib *c);
+int64_t tt__calib_batch(int64_t length);
+static inline int64_t tt__calib_tokens(const tt_calib *c) { return c->samples * c->length; }
+/* The width of input `id` of the layers of a net; 0 when no matrix reads it. */
+int64_t tt__calib_input(const tt_net *net, int id);
+
+/* Makes and zeroes the sums of the inputs in `set` (bit i: input i), drops the others. */
+tt_status tt__calib_begin(tt_calib *c, unsigned set, tt_err *err);
+tt_status tt__calib_collect(tt_calib *c, int layer, int64_t batch, tt_err *err);
+/* Sums to means over the tokens; not finite → TT_FAIL. */
+tt_status tt__calib_finish(tt_calib *c, int layer, tt_err *err);
+tt_status tt__calib_advance(tt_calib *c, int layer, int64_t batch, tt_err *err);
+
+/* Saving: `advanced` batches have left `layer`, the others have not. Sums go to files that carry `tag`. */
+tt_status tt__calib_save(tt_calib *c, int layer, int64_t advanced, const char *tag, tt_err *err);
+tt_status tt__calib_load(tt_calib *c, int layer, int64_t advanced, unsigned set, const char *tag, tt_err *err);
+/* The files in the folder that a state with this position needs (everything else of this kind may go). */
+bool tt__calib_needs(const tt_calib *c, const char *file, int layer, int64_t advanced, const char *tag);
+
+/* ---- text from the model itself: temperature 1, the first token drawn from the ordinary tokens, eight sequences in lock-step ---- */
+typedef struct tt_selftext tt_selftext;
+/* ids [samples, length] is the caller's and is filled as the steps go on. */
+tt_status tt__selftext_create(tt_ctx *ctx, const tt_net *net, const tt_tokenizer *tok, int64_t samples, int64_t length, uint64_t seed, int32_t *ids,
+                              tt_selftext **out, tt_err *err);
+void tt__selftext_free(tt_selftext *s);
+bool tt__selftext_done(const tt_selftext *s);
+const char *tt__selftext_tag(const tt_selftext *s);                            /* of the cache files that the last save wrote, "G.T" */
+double tt__selftext_share(const tt_selftext *s);                              /* 0 … 1 */
+tt_status tt__selftext_step(tt_selftext *s, tt_err *err);                     /* one more token of the group at work */
+tt_status tt__selftext_save(tt_selftext *s, const char *dir, tt_err *err);
+/* Goes on where the last save was; a folder without one starts at the beginning. */
+tt_status tt__selftext_load(tt_selftext *s, const char *dir, tt_err *err);
+#endif
