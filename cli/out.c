@@ -62,27 +62,40 @@ static void clear_bar(void) {
     progress.on_line = false;
 }
 
+static bool is_bytes(const char *unit) { return strcmp(unit, "bytes") == 0 || strcmp(unit, "B") == 0; }
+
 static void amount(double x, const char *unit, char out[32]) {
-    if (strcmp(unit, "bytes") == 0 || strcmp(unit, "B") == 0) text_bytes((uint64_t)x, out);
+    if (is_bytes(unit)) text_bytes((uint64_t)x, out);
     else snprintf(out, 32, "%.0f", x);
 }
 
+/* "compress [=====     ]  52 %  110/210 tensors  1.4 tensors/s  ETA 1m12s  note"; without a total only what is done. */
 static void draw_bar(const char *task, double done, double total, const char *unit, const char *text, double rate, double left) {
     char a[32], b[32], r[32], eta[32], bar[31];
+    const char *sep = is_bytes(unit) ? "" : " ", *name = is_bytes(unit) ? "" : unit;
     int cells = total > 0 ? (int)(30 * done / total) : 0;
-    bool bytes = strcmp(unit, "bytes") == 0 || strcmp(unit, "B") == 0;
     memset(bar, ' ', 30);
     memset(bar, '=', (size_t)(cells > 30 ? 30 : cells));
     bar[30] = 0;
     amount(done, unit, a);
     amount(total, unit, b);
-    if (bytes) text_bytes((uint64_t)rate, r);
+    if (is_bytes(unit)) text_bytes((uint64_t)rate, r);
     else snprintf(r, sizeof r, rate >= 10 ? "%.0f" : "%.2f", rate);
-    fprintf(stderr, "\r\033[K%s [%s] %3.0f %%  %s/%s%s%s  %s%s%s/s  %s%s%s", task, bar, total > 0 ? 100 * done / total : 0, a, b, bytes ? "" : " ",
-            bytes ? "" : unit, r, bytes ? "" : " ", bytes ? "" : unit, left >= 0 ? "ETA " : "", left >= 0 ? text_time(left, eta) : "", text[0] ? "  " : "");
-    fprintf(stderr, "%.40s", text);
+    if (total > 0) fprintf(stderr, "\r\033[K%s [%s] %3.0f %%  %s/%s%s%s  %s%s%s/s", task, bar, 100 * done / total, a, b, sep, name, r, sep, name);
+    else fprintf(stderr, "\r\033[K%s  %s%s%s", task, a, sep, name);
+    fprintf(stderr, "%s%s%s%.40s", left >= 0 ? "  ETA " : "", left >= 0 ? text_time(left, eta) : "", *text ? "  " : "", text);
     progress.on_line = true;
     fflush(stderr);
+}
+
+static void plain_line(const char *task, double done, double total, const char *unit, const char *text, double left) {
+    char a[32], b[32], eta[32];
+    const char *sep = is_bytes(unit) ? "" : " ", *name = is_bytes(unit) ? "" : unit;
+    amount(done, unit, a);
+    amount(total, unit, b);
+    if (total > 0) fprintf(stderr, "%s: %3.0f %%, %s of %s%s%s", task, 100 * done / total, a, b, sep, name);
+    else fprintf(stderr, "%s: %s%s%s", task, a, sep, name);
+    fprintf(stderr, "%s%s%s%s\n", left > 0 ? ", ETA " : "", left > 0 ? text_time(left, eta) : "", *text ? ", " : "", text);
 }
 
 static void json_line(const char *task, double done, double total, const char *unit, const char *text, double rate, double left) {
@@ -114,11 +127,7 @@ static void on_progress(void *user, const char *task, double done, double total,
         progress.last_print = now;
         if (end) fputc('\n', stderr), progress.on_line = false;
     } else if (progress.plain && step > progress.last_step) {
-        char a[32], b[32], eta[32];
-        amount(done, unit, a);
-        amount(total, unit, b);
-        fprintf(stderr, "%s: %3.0f %%, %s of %s %s%s%s%s%s\n", task, total > 0 ? 100 * done / total : 0, a, b, strcmp(unit, "bytes") && strcmp(unit, "B") ? unit : "",
-                left > 0 ? ", ETA " : "", left > 0 ? text_time(left, eta) : "", text && *text ? ", " : "", text ? text : "");
+        plain_line(task, done, total, unit, text ? text : "", left);
         progress.last_step = step;
     } else if (progress.json && (end || now - progress.last_print > 0.5)) {
         json_line(task, done, total, unit, text, rate, left);

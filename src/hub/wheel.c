@@ -39,7 +39,7 @@ static int spawn(const char *const *argv, const char *output, pid_t *pid) {
 }
 
 /* Waits for the child; a cancelled context ends it. */
-static tt_status wait_child(tt_ctx *ctx, pid_t pid, const char *what, int *status, tt_err *err) {
+static tt_status wait_child(tt_ctx *ctx, pid_t pid, const char *what, bool tell, int *status, tt_err *err) {
     struct timespec t = {0, 50 * 1000 * 1000};
     tt_status st = TT_OK;
     double start = tt__now();
@@ -48,7 +48,7 @@ static tt_status wait_child(tt_ctx *ctx, pid_t pid, const char *what, int *statu
         if (got == pid) return st;
         if (got < 0 && errno != EINTR) return tt__fail(err, TT_FAIL, "lost a child process|%s|%s", what, strerror(errno));
         if (st == TT_OK && (st = tt__check_cancel(ctx, err)) != TT_OK) kill(pid, SIGTERM);
-        if (st == TT_OK) tt__progress(ctx, "pip", tt__now() - start, 0, "seconds", what);
+        if (st == TT_OK && tell) tt__progress(ctx, "pip", tt__now() - start, 0, "s", what);
         nanosleep(&t, NULL);
     }
 }
@@ -92,7 +92,7 @@ static bool has_pip(tt_ctx *ctx, int k, const char *output) {
     int status = 1;
     if (!pip_command(k, &p)) return false;
     add(&p, "--version");
-    return spawn(p.argv, output, &pid) == 0 && wait_child(ctx, pid, "pip --version", &status, NULL) == TT_OK && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    return spawn(p.argv, output, &pid) == 0 && wait_child(ctx, pid, "pip --version", false, &status, NULL) == TT_OK && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
 static tt_status run_pip(tt_ctx *ctx, const char *spec, const char *dir, const char *output, tt_err *err) {
@@ -110,7 +110,7 @@ static tt_status run_pip(tt_ctx *ctx, const char *spec, const char *dir, const c
     add(&p, spec);
     int e = spawn(p.argv, output, &pid);
     TT_FAIL_IF(e, err, TT_FAIL, "cannot start pip|%s|%s", p.argv[0], strerror(e));
-    TT_TRY(wait_child(ctx, pid, spec, &status, err));
+    TT_TRY(wait_child(ctx, pid, spec, true, &status, err));
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return TT_OK;
     last_words(output, got, &network);
     return tt__fail(err, network ? TT_OFFLINE : TT_FAIL, "pip could not download|%s|%s||'%s%s download --no-deps %s' shows more", spec, got, p.argv[0], k == 0 ? " -m pip" : "", spec);
