@@ -38,6 +38,10 @@ static int has_avx512(void) {
            __builtin_cpu_supports("avx512vl");
 }
 
+static int has_vnni(void) {
+    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
+}
+
 static void add_machine_levels(tt_kernels *k) {
     __builtin_cpu_init();
     if (!has_avx2()) return;
@@ -51,9 +55,17 @@ static void add_machine_levels(tt_kernels *k) {
     tt__kernels_avx512_elementwise(k);
     tt__kernels_avx512_tiles(k);
     tt__kernels_avx512_decode(k);
+    if (has_vnni()) {
+        k->isa = "avx512-vnni";
+        tt__kernels_avx512_rowdot_vnni(k);
+    }
     add_level("avx512", k);
 }
 #else
+static int has_vnni(void) {
+    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
+}
+
 static void add_machine_levels(tt_kernels *k) { (void)k; }
 #endif
 

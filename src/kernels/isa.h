@@ -17,4 +17,7 @@ void tt__kernels_avx2_decode(tt_kernels *k);
 void tt__kernels_avx512_elementwise(tt_kernels *k);
 void tt__kernels_avx512_tiles(tt_kernels *k);
 void tt__kernels_avx512_decode(tt_kernels *k);
+
+/* and VNNI, VBMI, VBMI2 */
+void tt__kernels_avx512_rowdot_vnni(tt_kernels *k);
 #endif
