@@ -31,7 +31,8 @@ cp tests/install/consumer.c tests/install/CMakeLists.txt "$tmp/"
 with_pkg_config() { $cc "$tmp/consumer.c" -o "$tmp/shared" $(pkg-config --cflags --libs trimtab) && "$tmp/shared"; }
 # shellcheck disable=SC2046
 with_pkg_config_static() {
-    $cc "$tmp/consumer.c" -o "$tmp/static" $(pkg-config --cflags trimtab) "$library/libtrimtab.a" $(pkg-config --static --libs trimtab | sed 's/-ltrimtab//') &&
+    # trimtab itself static, the libraries below it shared, as distributions ship them
+    $cc "$tmp/consumer.c" -o "$tmp/static" $(pkg-config --cflags trimtab) "$library/libtrimtab.a" $(pkg-config --libs jansson libcurl libzip libutf8proc) -lpthread -lm &&
         LD_LIBRARY_PATH='' "$tmp/static"
 }
 with_cmake() {
