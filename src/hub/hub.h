@@ -35,6 +35,9 @@ bool tt__ref_parse(const char *text, tt__ref *out);            /* false: it does
  * *main: the index of the file to open, -1 when the folder is meant. False when there is nothing to open. */
 bool tt__choose_files(const char *const *files, size_t n, const char *type, const char *include, bool *wanted, long *main);
 
+/* Of "x-00002-of-00005.gguf" the number 2, *stem = 1, *of = 5; 0 when it is no shard. */
+int tt__gguf_shard(const char *name, size_t *stem, int *of);
+
 /* ---- catalogue ---- */
 typedef struct tt__member { const char *catalogue, *member, *file; uint64_t bytes; const char *sha256; } tt__member;
 typedef struct tt__catalogue { const char *name, *package, *version, *licence, *main; } tt__catalogue;  /* main: "" means the folder */

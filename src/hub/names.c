@@ -78,12 +78,23 @@ static bool has_type(const char *s, const char *type) {
     return false;
 }
 
-/* Stem and number of "x-00002-of-00005.gguf"; 0 when it is no shard. */
-static int shard_number(const char *s, size_t *stem) {
-    size_t n = strlen(s), tail = strlen("-00001-of-00005.gguf");
-    int k, of, used = 0;
-    if (n <= tail || sscanf(s + n - tail, "-%5d-of-%5d.gguf%n", &k, &of, &used) != 2 || (size_t)used != tail) return 0;
+static int five_digits(const char *s) {
+    int v = 0;
+    for (int i = 0; i < 5; i++) {
+        if (s[i] < '0' || s[i] > '9') return -1;
+        v = 10 * v + (s[i] - '0');
+    }
+    return v;
+}
+
+int tt__gguf_shard(const char *name, size_t *stem, int *of) {
+    size_t n = strlen(name), tail = strlen("-00001-of-00005.gguf");
+    const char *t = name + n - tail;
+    if (n <= tail || t[0] != '-' || strncmp(t + 6, "-of-", 4) != 0 || strcmp(t + 15, ".gguf") != 0) return 0;
+    int k = five_digits(t + 1), count = five_digits(t + 10);
+    if (k < 1 || count < k) return 0;
     *stem = n - tail;
+    *of = count;
     return k;
 }
 
@@ -91,7 +102,8 @@ static long choose_gguf(const char *const *files, size_t n, const char *type) {
     long first = -1;
     for (size_t i = 0; i < n; i++) {
         size_t stem;
-        if (!is_model_gguf(files[i]) || shard_number(files[i], &stem) > 1) continue;
+        int of;
+        if (!is_model_gguf(files[i]) || tt__gguf_shard(files[i], &stem, &of) > 1) continue;
         if (has_type(files[i], *type ? type : "Q4_K_M")) return (long)i;
         if (first < 0 || strcmp(files[i], files[first]) < 0) first = (long)i;
     }
@@ -100,10 +112,11 @@ static long choose_gguf(const char *const *files, size_t n, const char *type) {
 
 static void mark_shards(const char *const *files, size_t n, long main, bool *wanted) {
     size_t stem, other;
+    int of;
     wanted[main] = true;
-    if (shard_number(files[main], &stem) == 0) return;
+    if (tt__gguf_shard(files[main], &stem, &of) == 0) return;
     for (size_t i = 0; i < n; i++)
-        if (shard_number(files[i], &other) && other == stem && strncmp(files[i], files[main], stem) == 0) wanted[i] = true;
+        if (tt__gguf_shard(files[i], &other, &of) && other == stem && strncmp(files[i], files[main], stem) == 0) wanted[i] = true;
 }
 
 /* The parts of a Hugging Face folder that a model needs. */

@@ -2,11 +2,9 @@
  *   TRIMTAB_CACHE > HF_HUB_CACHE > HUGGINGFACE_HUB_CACHE > HF_HOME/hub > XDG_CACHE_HOME/huggingface/hub > ~/.cache/huggingface/hub
  * Catalogue models: TRIMTAB_CACHE/models > XDG_CACHE_HOME/trimtab/models > ~/.cache/trimtab/models. */
 #include "base/env.h"
-#include "base/fault.h"
 #include "base/file.h"
 #include "hub/hub.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -51,8 +49,8 @@ static void nap(void) {
 
 tt_status tt__hub_lock(tt_ctx *ctx, const char *path, int *out, tt_err *err) {
     bool told = false;
-    int fd = tt__fault(TT_FAULT_OPEN) ? (errno = EIO, -1) : open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    TT_FAIL_IF(fd < 0, err, TT_FAIL, "cannot open a lock|%s|%s", path, strerror(errno));
+    int fd = -1;
+    TT_TRY(tt__lock_open(path, &fd, err));
     while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         tt_status st = errno == EWOULDBLOCK || errno == EINTR ? tt__check_cancel(ctx, err) : tt__fail(err, TT_FAIL, "cannot lock|%s|%s", path, strerror(errno));
         if (st != TT_OK) {

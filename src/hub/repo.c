@@ -6,6 +6,7 @@
 #include "base/env.h"
 #include "base/file.h"
 #include "base/limits.h"
+#include "base/partial.h"
 #include "hub/hub.h"
 #include <dirent.h>
 #include <errno.h>
@@ -121,12 +122,12 @@ static bool shards_there(const char *dir) {
     return ok;
 }
 
-/* All shards of the chosen GGUF: as many as its name says. */
+/* As many shards of the chosen GGUF as its name says. */
 static bool gguf_whole(const char *name, const bool *wanted, size_t n) {
-    const char *of = strstr(name, "-of-");
-    size_t marked = 0;
+    size_t stem, marked = 0;
+    int of;
     for (size_t i = 0; i < n; i++) marked += wanted[i];
-    return !of || strlen(of) != strlen("-of-00005.gguf") || marked == (size_t)atoi(of + 4);
+    return tt__gguf_shard(name, &stem, &of) == 0 || marked == (size_t)of;
 }
 
 static tt_status choose_cached(const char *dir, const char *type, const char *include, char **path, tt_err *err) {
@@ -320,25 +321,19 @@ static tt_status copy_file(const char *from, const char *to, tt_err *err) {
     return st;
 }
 
-/* snapshots/<commit>/a/b.gguf → ../../../blobs/<etag>; made under another name and renamed, so that it is never missing. */
+/* snapshots/<commit>/a/b.gguf → ../../../blobs/<etag>; a copy where links are not to be had. */
 static tt_status link_file(const pull *p, size_t i, const char *blob, tt_err *err) {
-    tt__str target = {0}, temp = {0};
+    tt__str target = {0};
     char *dir = join3(p->folder, "snapshots", p->commit), *path = NULL;
     tt_status st = dir ? tt__path_join_checked(dir, p->files.s[i], &path, err) : out_of_memory(p, err);
     if (st == TT_OK) st = parent_folder(path, err);
-    if (st == TT_OK) {
-        tt__str_puts(&target, "../../");
-        for (const char *c = p->files.s[i]; *c; c++)
-            if (*c == '/') tt__str_puts(&target, "../");
-        tt__str_printf(&target, "blobs/%s", p->meta[i].etag);
-        tt__str_printf(&temp, "%s.link.%ld", path, (long)getpid());
-        if (target.failed || temp.failed) st = out_of_memory(p, err);
-        else if (tt__env_true(TT_ENV_HF_HUB_DISABLE_SYMLINKS) || symlink(target.s, temp.s) != 0) st = copy_file(blob, path, err);
-        else if (rename(temp.s, path) != 0) st = tt__fail(err, TT_FAIL, "cannot rename into place|%s|%s", path, strerror(errno));
-        if (temp.s) unlink(temp.s);
-    }
+    tt__str_puts(&target, "../../");
+    for (const char *c = p->files.s[i]; *c; c++)
+        if (*c == '/') tt__str_puts(&target, "../");
+    tt__str_printf(&target, "blobs/%s", p->meta[i].etag);
+    if (st == TT_OK && target.failed) st = out_of_memory(p, err);
+    if (st == TT_OK && (tt__env_true(TT_ENV_HF_HUB_DISABLE_SYMLINKS) || !tt__link_into(target.s, path))) st = copy_file(blob, path, err);
     tt__str_free(&target);
-    tt__str_free(&temp);
     tt__free(path);
     tt__free(dir);
     return st;
