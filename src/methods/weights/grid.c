@@ -110,17 +110,14 @@ void tt__grid_fit(const tt_grid *g, const float (*x)[TT_LANES], const float (*ke
     int factors = g->search && g->kind != TT_GRID_ZERO ? 10 : 1, variants = g->kind <= TT_GRID_SIGNED ? 2 : 1;
     /* a signed grid reaches one level further to one side: start where the largest weight may sit on the short side */
     float first = g->kind == TT_GRID_SIGNED && g->search ? 1.05f : 1.0f;
-    bool overflow = false;
+    *fit = candidate(g, &e, first, 0);
+    bool overflow = fit->overflow;
+    for (int l = 0; l < TT_LANES; l++) best[l] = INFINITY;
     for (int i = 0; i < factors; i++)
         for (int v = 0; v < variants; v++) {
             tt_fit t = candidate(g, &e, first - 0.05f * (float)i, v);
             overflow |= t.overflow;
             error_of(&t, top_code, x, keep, n, err);
-            if (i == 0 && v == 0) {
-                *fit = t;
-                memcpy(best, err, sizeof best);
-                continue;
-            }
             for (int l = 0; l < TT_LANES; l++)
                 if (err[l] < best[l]) {
                     best[l] = err[l];
