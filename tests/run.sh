@@ -99,9 +99,7 @@ done
 
 if [ -z "${TRIMTAB_CHECK_QUICK:-}" ]; then
     configure "$build/asan" -DTT_SANITIZE=address,undefined
-    outer=$(ninja -C "$build/asan" -t targets all | sed -nE 's/^((base|formats|text)_test_[a-z0-9_]+): phony$/\1/p' | sort -u)
-    # shellcheck disable=SC2086
-    make_all "$build/asan" $outer fuzzers
+    make_all "$build/asan" tests_outer
     suite "$build/asan" sanitized -R '^(base|formats|text|fuzz)/'
 fi
 

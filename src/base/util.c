@@ -401,6 +401,16 @@ tt_status tt__json_parse(const char *text, size_t n, const char *where, json_t *
     return TT_OK;
 }
 
+static int append_text(const char *text, size_t n, void *out) {
+    tt__str *b = out;
+    tt__str_add(b, text, n);
+    return b->failed ? -1 : 0;
+}
+
+void tt__json_write(tt__str *out, const json_t *v, size_t flags) {
+    if (json_dump_callback(v, append_text, out, flags) != 0) out->failed = true;
+}
+
 static const char *json_kind(const json_t *v) {
     switch (json_typeof(v)) {
     case JSON_OBJECT: return "an object";

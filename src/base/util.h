@@ -64,6 +64,8 @@ const char *tt__nearest(const char *s, const char *const *names, size_t n);
 /* ---- JSON through Jansson ---- */
 /* Parses with a flat depth scan first (TT_LIMIT_JSON_DEPTH), duplicates refused. Errors name `where`. Caller json_decref's. */
 tt_status tt__json_parse(const char *text, size_t n, const char *where, json_t **out, tt_err *err);
+/* Appends v as text (flags: JSON_COMPACT …); out->failed when out of memory. json_dumps would give memory of another allocator. */
+void tt__json_write(tt__str *out, const json_t *v, size_t flags);
 /* Typed members; missing → *out keeps its value and the call succeeds unless `required`. Wrong type → TT_BADFILE. */
 tt_status tt__json_str(const json_t *obj, const char *key, bool required, const char **out, const char *where, tt_err *err);
 tt_status tt__json_i64(const json_t *obj, const char *key, bool required, int64_t *out, const char *where, tt_err *err);

@@ -1,6 +1,7 @@
 /* Random numbers, hashes, numbers as text, 16-bit floats, UTF-8, names, JSON. */
 #include "harness/tt_test.h"
 
+#include "base/err.h"
 #include "base/util.h"
 
 /* ------------------------------------------------------------ random numbers ---- */
@@ -322,6 +323,25 @@ TT_CASE(json_depth_is_limited_without_recursion) {
     TT_CHECK_FAILS(TT_BADFILE, tt__json_parse(deep + 1000000 - 65, 130, "deep.json", &v, &err));
     tt__free(deep);
     json_decref(parse("[\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\\\"[[[[\"]"));
+}
+
+static tt_status write_body(void *arg, tt_err *err) {
+    tt__str b = {0};
+    tt__json_write(&b, arg, JSON_COMPACT);
+    tt_status st = b.failed ? tt__fail(err, TT_RESOURCE, "out of memory|") : TT_OK;
+    if (st == TT_OK) TT_CHECK_STR(b.s, "{\"a\":[1,2.5,\"x\"],\"b\":null}");
+    tt__str_free(&b);
+    return st;
+}
+
+TT_CASE(json_is_written_into_a_string) {
+    json_t *v = parse("{\"a\": [1, 2.5, \"x\"], \"b\": null}");
+    tt_test_fault_loop(TT_FAULT_ALLOC, TT_FAULT_ONCE, write_body, v);
+    json_decref(v);
+    tt__str b = {0};
+    tt__json_write(&b, NULL, 0);
+    TT_CHECK(b.failed);
+    tt__str_free(&b);
 }
 
 static tt_status parse_body(void *arg, tt_err *err) {
