@@ -55,8 +55,8 @@ static tt_status cut_short(const reader *r, const char *what, uint64_t want) {
                     r->path, (unsigned long long)r->at, what, (unsigned long long)(r->size - r->at), (unsigned long long)want);
 }
 static tt_status take(reader *r, uint64_t n, const char *what, const uint8_t **out) {
-    if (n > r->size - r->at) return cut_short(r, what, n);
     *out = r->bytes + r->at;
+    if (n > r->size - r->at) return cut_short(r, what, n);
     r->at += n;
     return TT_OK;
 }
