@@ -4,11 +4,13 @@
 #include "base/util.h"
 #include "engine/model.h"
 #include "methods/method.h"
+#include "train/calib.h"
 #include "train/trainer.h"
 
+#include <stdio.h>
 #include <string.h>
 
-enum { CHECKPOINT_SECONDS = 20 };
+enum { CHECKPOINT_SECONDS = 20, SELF_SEQUENCES = 160, SELF_LENGTH = 256 };
 #define HELD_OUT 0.1               /* share of the text that validates when no text is given for it */
 
 tt_tune_options tt_tune_default_options(void) { return (tt_tune_options){.size = sizeof(tt_tune_options), .resume = true}; }
@@ -19,7 +21,7 @@ typedef struct tuning {
     tt_recipe *recipe;
     const tt_method *method;
     tt_model *model, *teacher;
-    char *teacher_ref, *state, *line;
+    char *teacher_ref, *state, *self_dir, *line;
     tt_docs docs;
     tt_tokens train, valid;
     char recipe_sha256[65], base_sha256[65], teacher_sha256[65];
@@ -64,6 +66,17 @@ static tt_status name_teacher(tuning *t, tt_err *err) {
     return TT_OK;
 }
 
+/* A recorded reference may by now lead to another file. */
+static tt_status is_recorded_base(const tuning *t, tt_err *err) {
+    const char *sha = NULL;
+    size_t n = 0;
+    if (t->o->teacher) return TT_OK;
+    TT_TRY(tt__gguf_str(t->model->gguf, "trimtab.base_sha256", false, &sha, &n, err));
+    TT_FAIL_IF(sha && (n != 64 || memcmp(sha, t->teacher_sha256, 64) != 0), err, TT_MISMATCH, "recorded teacher has changed|%s|%.12s…|%.*s…|name the dense model with --teacher",
+               t->teacher_ref, t->teacher_sha256, n < 12 ? (int)n : 12, sha);
+    return TT_OK;
+}
+
 static tt_status same_vocabulary(const tt_tokenizer *a, const tt_tokenizer *b, const char *ref, tt_err *err) {
     int64_t n = tt__tokenizer_size(a);
     TT_FAIL_IF(tt__tokenizer_size(b) != n, err, TT_USAGE, "teacher has another vocabulary|%s|%lld tokens|%lld", ref, (long long)tt__tokenizer_size(b), (long long)n);
@@ -82,7 +95,8 @@ static tt_status open_models(tuning *t, tt_err *err) {
     TT_TRY(name_teacher(t, err));
     TT_TRY(open_runnable(t->ctx, t->teacher_ref, &t->teacher, err));
     TT_TRY(same_vocabulary(t->model->tok, t->teacher->tok, t->teacher_ref, err));
-    return tt_model_sha256(t->teacher, t->teacher_sha256, err);
+    TT_TRY(tt_model_sha256(t->teacher, t->teacher_sha256, err));
+    return is_recorded_base(t, err);
 }
 
 /* ------------------------------------------------------------ text ---- */
@@ -99,8 +113,87 @@ static tt_status split_text(tuning *t, tt_err *err) {
     return st;
 }
 
+/* ---- data=self: sampled from the dense model (else the model itself), resumable like the training that follows ---- */
+
+/* A folder whose name says what was sampled: model, instruction set, seed. */
+static tt_status name_self_folder(tuning *t, tt_model *from, tt_err *err) {
+    tt__str s = {0};
+    char sha[65], hash[65], key[200];
+    TT_TRY(tt_model_sha256(from, sha, err));
+    snprintf(key, sizeof key, "%s %s %llu", sha, tt_ctx_isa(t->ctx), (unsigned long long)t->o->seed);
+    tt__sha256_hex(key, strlen(key), hash);
+    tt__str_printf(&s, "%s.self-%.12s", t->state, hash);
+    TT_FAIL_IF(s.failed, err, TT_RESOURCE, "out of memory|a path");
+    t->self_dir = s.s;
+    return tt__mkdirs(t->self_dir, err);
+}
+
+/* The cache files of the save before are of no use then. */
+static tt_status save_sequences(const tuning *t, tt_selftext *s, tt_err *err) {
+    char before[64], name[80];
+    snprintf(before, sizeof before, "%s", tt__selftext_tag(s));
+    TT_TRY(tt__selftext_save(s, t->self_dir, err));
+    for (int i = 0; i < 2 && before[0] && strcmp(before, tt__selftext_tag(s)) != 0; i++) {
+        snprintf(name, sizeof name, "self.%s.%c", before, "kv"[i]);
+        char *path = tt__path_join(t->self_dir, name);
+        TT_FAIL_IF(!path, err, TT_RESOURCE, "out of memory|a path");
+        tt_status st = tt__remove(path, err);
+        tt__free(path);
+        TT_TRY(st);
+    }
+    return TT_OK;
+}
+
+static tt_status sample_sequences(tuning *t, tt_selftext *s, tt_err *err) {
+    double saved = tt__now();
+    TT_TRY(tt__selftext_load(s, t->self_dir, err));
+    while (!tt__selftext_done(s)) {
+        tt_status st = tt__check_cancel(t->ctx, err);
+        if (st == TT_INTERRUPTED || st == TT_TERMINATED) TT_TRY(save_sequences(t, s, err));
+        TT_TRY(st);
+        TT_TRY(tt__selftext_step(s, err));
+        tt__progress(t->ctx, "sample", 100 * tt__selftext_share(s), 100, "%", "");
+        if (tt__now() - saved < CHECKPOINT_SECONDS) continue;
+        TT_TRY(save_sequences(t, s, err));
+        saved = tt__now();
+    }
+    return save_sequences(t, s, err);
+}
+
+/* The last tenth of the sequences, drawn like all others, validates. */
+static tt_status share_out(tuning *t, const int32_t *ids, tt_err *err) {
+    size_t held = SELF_SEQUENCES / 10;
+    struct { tt_tokens *to; size_t first, n; } parts[2] = {{&t->train, 0, SELF_SEQUENCES - held}, {&t->valid, SELF_SEQUENCES - held, held}};
+    for (int i = 0; i < 2; i++) {
+        tt_tokens *to = parts[i].to;
+        to->n_docs = parts[i].n;
+        to->n = parts[i].n * SELF_LENGTH;
+        TT_TRY(tt__new(&to->ids, to->n, sizeof *to->ids, "sampled tokens", err));
+        TT_TRY(tt__new(&to->start, to->n_docs + 1, sizeof *to->start, "sampled tokens", err));
+        memcpy(to->ids, ids + parts[i].first * SELF_LENGTH, to->n * sizeof *ids);
+        for (size_t k = 0; k <= to->n_docs; k++) to->start[k] = k * SELF_LENGTH;
+    }
+    tt__sha256_hex(ids, SELF_SEQUENCES * SELF_LENGTH * sizeof *ids, t->docs.sha256);
+    return TT_OK;
+}
+
+static tt_status sample_text(tuning *t, tt_err *err) {
+    tt_model *from = t->teacher ? t->teacher : t->model;
+    tt_selftext *s = NULL;
+    int32_t *ids = NULL;
+    TT_TRY(name_self_folder(t, from, err));
+    TT_TRY(tt__new(&ids, SELF_SEQUENCES * SELF_LENGTH, sizeof *ids, "sampled tokens", err));
+    tt_status st = tt__selftext_create(t->ctx, from->net, from->tok, SELF_SEQUENCES, SELF_LENGTH, t->o->seed, ids, &s, err);
+    if (st == TT_OK) st = sample_sequences(t, s, err);
+    if (st == TT_OK) st = share_out(t, ids, err);
+    tt__selftext_free(s);
+    tt__free(ids);
+    return st;
+}
+
 static tt_status read_text(tuning *t, tt_err *err) {
-    TT_FAIL_IF(!t->o->data, err, TT_USAGE, "no text to learn from|data|||give --data FILE");
+    TT_FAIL_IF(!t->o->data, err, TT_USAGE, "no text to learn from|data|||give --data FILE, or self");
+    if (!strcmp(t->o->data, "self")) return sample_text(t, err);
     TT_TRY(tt__docs_load(t->o->data, NULL, &t->docs, err));
     if (!t->o->valid) return split_text(t, err);
     TT_TRY(tt__docs_tokenize(&t->docs, t->model->tok, &t->train, err));
@@ -118,8 +211,8 @@ static tt_status name_state(tuning *t, tt_err *err) {
     TT_FAIL_IF(!t->o->output || !*t->o->output, err, TT_USAGE, "no output given|||a folder|add -o FOLDER");
     if (t->o->state) tt__str_puts(&s, t->o->state);
     else tt__str_printf(&s, "%s.state", t->o->output);
-    TT_FAIL_IF(s.failed, err, TT_RESOURCE, "out of memory|a path");
     t->state = s.s;
+    TT_FAIL_IF(s.failed, err, TT_RESOURCE, "out of memory|a path");
     return TT_OK;
 }
 
@@ -139,7 +232,7 @@ static tt_status run(tuning *t, tt_tune_report *report, tt_err *err) {
     if (t->method->applies) TT_TRY(t->method->applies(job.student, &knobs, err));
     TT_TRY(t->method->train->train(t->ctx, &knobs, &job, err));
     if (report) *report = job.report;
-    return TT_OK;
+    return t->self_dir ? tt__remove_tree(t->self_dir, err) : TT_OK;
 }
 
 tt_status tt_tune(tt_ctx *ctx, const tt_tune_options *options, tt_tune_report *report, tt_err *err) {
@@ -154,6 +247,7 @@ tt_status tt_tune(tt_ctx *ctx, const tt_tune_options *options, tt_tune_report *r
     tt_model_close(t.model);
     tt__free(t.teacher_ref);
     tt__free(t.state);
+    tt__free(t.self_dir);
     tt_free(t.line);
     return st;
 }

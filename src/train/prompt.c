@@ -251,12 +251,13 @@ static void hash_tokens(tt__sha256 *s, const tt_tokens *t) {
     tt__sha256_update(s, t->start, (t->n_docs + 1) * sizeof *t->start);
 }
 
-/* What the result depends on: models, recipe, texts, seed, budget. */
+/* What the bytes of the result depend on: instruction set, models, recipe, texts, seed, budget. */
 static void take_fingerprint(trainer *t) {
     tt__sha256 s;
     int64_t shape[2] = {t->P, t->d};
     double time = t->o->time;
     tt__sha256_init(&s);
+    hash_text(&s, t->ctx->k->isa);
     hash_text(&s, t->job->base_sha256);
     hash_text(&s, t->job->teacher_sha256);
     hash_text(&s, t->job->recipe_sha256);
