@@ -1,0 +1,105 @@
+/* tt_tune, tt_perplexity and tt_compare_losses through the public header, on a tiny model and its damaged copy. */
+#include "harness/tiny.h"
+#include "harness/tt_test.h"
+#include "trimtab/trimtab.h"
+#include <stdio.h>
+
+typedef struct files { const char *whole, *damaged, *text, *held_out, *tab; tt_ctx *ctx; } files;
+
+static files make(int threads) {
+    files f = {.whole = tt_test_path("whole.gguf"), .damaged = tt_test_path("damaged.gguf"), .tab = tt_test_path("tab"), .ctx = tt_test_ctx(threads, NULL)};
+    char *a = tiny_text(1, 1500), *b = tiny_text(2, 500);
+    tiny_write(f.whole, 5, 0, false);
+    tiny_write(f.damaged, 5, 0.5, false);
+    f.text = tt_test_file("train.txt", a, strlen(a));
+    f.held_out = tt_test_file("held.txt", b, strlen(b));
+    tt__free(a);
+    tt__free(b);
+    return f;
+}
+
+static tt_tune_options options(const files *f, const char *recipe) {
+    tt_tune_options o = tt_tune_default_options();
+    o.model = f->damaged, o.teacher = f->whole, o.output = f->tab, o.recipe = recipe, o.data = f->text, o.seed = 4;
+    return o;
+}
+
+static double nll(const files *f, const char *adapter, const char *losses) {
+    tt_err err = {0};
+    tt_perplexity_report r;
+    tt_perplexity_options o = tt_perplexity_default_options();
+    o.model = f->damaged, o.adapter = adapter, o.data = f->held_out, o.n_ctx = 64, o.numerics = TT_EXACT, o.save_losses = losses;
+    TT_CHECK_OK(tt_perplexity(f->ctx, &o, &r, &err));
+    return r.nll;
+}
+
+TT_CASE(a_tuned_tab_is_better_on_held_out_text_and_the_pair_says_so) {
+    tt_err err = {0};
+    files f = make(2);
+    tt_tune_report r;
+    tt_paired_report pair;
+    tt_tune_options o = options(&f, "prompt(tokens=6,loss=ce,steps=80,lr=0.05,length=32,valid_every=20)");
+    TT_CHECK_OK(tt_tune(f.ctx, &o, &r, &err));
+    TT_CHECK(r.best_valid < r.first_valid);
+    TT_CHECK_EQ(r.steps, 80);
+    const char *without = tt_test_path("without"), *with = tt_test_path("with");
+    double a = nll(&f, NULL, without), b = nll(&f, f.tab, with);
+    tt_test_note("without %.4f, with %.4f", a, b);
+    TT_CHECK(b < a);
+    TT_CHECK_OK(tt_compare_losses(without, with, &pair, &err));
+    TT_CHECK_NEAR(pair.nll_a, a, 1e-5);
+    TT_CHECK_NEAR(pair.nll_b, b, 1e-5);
+    TT_CHECK(pair.high < 0);
+    TT_CHECK_FAILS(TT_USAGE, tt_tune(f.ctx, &o, &r, &err));         /* the output is there */
+}
+
+TT_CASE(kl_brings_the_damaged_model_nearer_to_its_teacher) {
+    tt_err err = {0};
+    files f = make(1);
+    tt_tune_report r;
+    tt_perplexity_report before, after;
+    tt_tune_options o = options(&f, "prompt(tokens=6,steps=80,lr=0.05,length=32,valid_every=20)");
+    TT_CHECK_OK(tt_tune(f.ctx, &o, &r, &err));
+    tt_perplexity_options p = tt_perplexity_default_options();
+    p.model = f.damaged, p.base = f.whole, p.data = f.held_out, p.n_ctx = 64, p.numerics = TT_EXACT;
+    TT_CHECK_OK(tt_perplexity(f.ctx, &p, &before, &err));
+    p.adapter = f.tab;
+    TT_CHECK_OK(tt_perplexity(f.ctx, &p, &after, &err));
+    tt_test_note("KL %.4f to %.4f", before.kld.mean_kld, after.kld.mean_kld);
+    TT_CHECK(after.kld.mean_kld < 0.97 * before.kld.mean_kld);
+    TT_CHECK_EQ(before.tokens, after.tokens);
+}
+
+TT_CASE(text_may_be_sampled_from_the_teacher) {
+    tt_err err = {0};
+    files f = make(1);
+    tt_tune_report r;
+    tt_tune_options o = options(&f, "prompt(tokens=2,steps=2,length=32,valid_windows=2)");
+    o.data = "self";
+    int before = tt_test_count_entries(tt_test_tmpdir());
+    TT_CHECK_OK(tt_tune(f.ctx, &o, &r, &err));
+    TT_CHECK_EQ(tt_test_count_entries(tt_test_tmpdir()), before + 1);     /* the tab; no state, no samples */
+}
+
+TT_CASE(wrong_usage_is_named) {
+    tt_err err = {0};
+    files f = make(1);
+    tt_tune_report r;
+    tt_tune_options o = options(&f, "rtn(bits=4)");
+    TT_CHECK_FAILS(TT_USAGE, tt_tune(f.ctx, &o, &r, &err));
+    o = options(&f, "prompt(tokens=2)+prompt(tokens=3)");
+    TT_CHECK_FAILS(TT_USAGE, tt_tune(f.ctx, &o, &r, &err));
+    o = options(&f, "prompt(tokens=2)");
+    o.teacher = NULL;
+    TT_CHECK_FAILS(TT_USAGE, tt_tune(f.ctx, &o, &r, &err));
+    o = options(&f, "prompt(tokens=2)");
+    o.data = NULL;
+    TT_CHECK_FAILS(TT_USAGE, tt_tune(f.ctx, &o, &r, &err));
+    o = options(&f, "prompt(tokens=2)");
+    o.output = "";
+    TT_CHECK_FAILS(TT_USAGE, tt_tune(f.ctx, &o, &r, &err));
+    tt_perplexity_options p = tt_perplexity_default_options();
+    tt_perplexity_report q;
+    p.model = f.damaged, p.data = f.held_out, p.n_ctx = 64, p.save_losses = f.held_out;
+    TT_CHECK_FAILS(TT_USAGE, tt_perplexity(f.ctx, &p, &q, &err));         /* would overwrite its input */
+}
