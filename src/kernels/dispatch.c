@@ -58,6 +58,7 @@ static void add_machine_levels(tt_kernels *k) {
     if (has_vnni()) {
         k->isa = "avx512-vnni";
         tt__kernels_avx512_rowdot_vnni(k);
+        tt__kernels_avx512_codes_vnni(k);
     }
     add_level("avx512", k);
 }

@@ -20,4 +20,5 @@ void tt__kernels_avx512_decode(tt_kernels *k);
 
 /* and VNNI, VBMI, VBMI2 */
 void tt__kernels_avx512_rowdot_vnni(tt_kernels *k);
+void tt__kernels_avx512_codes_vnni(tt_kernels *k);
 #endif

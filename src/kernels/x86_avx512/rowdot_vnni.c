@@ -12,20 +12,8 @@
  * Four rows at a time share the loads of x (two rows when there are several activations). A row's sum is the same whatever shares the
  * call. Each row prefetches where the next rows will be read; the last ones prefetch past the end, which is harmless.
  */
-#include "kernels/codes.h"
-#include "kernels/isa.h"
-#include "kernels/x86/vec.h"
+#include "kernels/x86_avx512/vnni.h"
 
-enum { MANY = 4 };                              /* activations at a time */
-
-typedef struct tokens { const int8_t *q; const float *d; const int32_t *sum; int64_t n_pad, blocks; } tokens;
-
-INLINE tokens tokens_from(const tt_q8 *x, int64_t t) {
-    return (tokens){x->q + t * x->n_pad, x->d + t * x->blocks, x->sum + t * x->blocks, x->n_pad, x->blocks};
-}
-
-INLINE __mmask64 first_bytes(int64_t n) { return n >= 64 ? ~0ull : n <= 0 ? 0 : (1ull << n) - 1; }
-INLINE __m512i load_bytes(const void *p, int64_t n) { return n >= 64 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi8(first_bytes(n), p); }
 INLINE __m512 halves_to_f32(__m512i words) { return _mm512_cvtph_ps(_mm512_castsi512_si256(words)); }
 
 #define R4(F, i, ...) F((i), __VA_ARGS__), F((i) + 1, __VA_ARGS__), F((i) + 2, __VA_ARGS__), F((i) + 3, __VA_ARGS__)
@@ -135,41 +123,14 @@ INLINE void nibble_step(nibble_type type, const uint8_t *w, int64_t row_bytes, i
     }
 }
 
-INLINE void store_sums(vf acc[4][MANY], int R, int T, float *y, int64_t ldy) {
-    for (int t = 0; t < T; t++) {
-        const __m128 s = v_sum4(acc[0][t], R > 1 ? acc[1][t] : v_zero(), R > 2 ? acc[2][t] : v_zero(), R > 3 ? acc[3][t] : v_zero());
-        _mm_mask_storeu_ps(y + t * ldy, (__mmask8)((1 << R) - 1), s);
-    }
-}
-
 INLINE void nibble_rows(nibble_type type, const uint8_t *w, int64_t row_bytes, int R, int64_t blocks, const tokens *x, int T, float *y, int64_t ldy) {
     vf acc[4][MANY];
     int64_t b = 0;
-    for (int r = 0; r < R; r++)
-        for (int t = 0; t < T; t++) acc[r][t] = v_zero();
+    clear_sums(acc, R, T);
     for (; b + 4 <= blocks; b += 4) nibble_step(type, w, row_bytes, R, x, T, b, 4, acc);
     if (b < blocks) nibble_step(type, w, row_bytes, R, x, T, b, (int)(blocks - b), acc);
     store_sums(acc, R, T, y, ldy);
 }
-
-/* Rows in groups of `R`, the rest one by one; then the same for each set of up to MANY activations. `rows_fn(R, T, first row)` is a call
- * of an inline function, so each pair of constants gets a body of its own. */
-#define FOR_ROWS(R, T, body)                        \
-    do {                                            \
-        int64_t r = 0;                              \
-        for (; r + (R) <= rows; r += (R)) body(R, T); \
-        for (; r < rows; r++) body(1, T);           \
-    } while (0)
-#define FOR_TOKENS(body)                                                \
-    for (int64_t t0 = 0; t0 < x->T; t0 += MANY) {                       \
-        const tokens xt = tokens_from(x, t0);                           \
-        switch (x->T - t0 < MANY ? x->T - t0 : MANY) {                  \
-        case 1: FOR_ROWS(4, 1, body); break;                            \
-        case 2: FOR_ROWS(2, 2, body); break;                            \
-        case 3: FOR_ROWS(2, 3, body); break;                            \
-        default: FOR_ROWS(2, 4, body); break;                           \
-        }                                                               \
-    }
 
 #define NIBBLE(name, type)                                                                                                           \
     static void rowdot_##name(const uint8_t *w, int64_t row_bytes, int64_t rows, int64_t cols, const tt_q8 *x, float *y, int64_t ldy) { \
@@ -186,49 +147,6 @@ NIBBLE(q4_1, Q4_1)
 NIBBLE(q5_0, Q5_0)
 NIBBLE(q5_1, Q5_1)
 NIBBLE(iq4_nl, IQ4_NL)
-
-/* ---- 128 codes in natural order ----
- * s0, s1: scale of each lane. m: per 32 weights (has_m 1) or per lane (has_m 16, Q2_K). */
-typedef struct wide { __m512i c0, c1; vf s0, s1, m0, m1; __m128 m; } wide;
-typedef struct xwide { __m512i q0, q1, start0, start1; vf d0, d1, dsum0, dsum1; __m128 dsum; } xwide;
-
-INLINE __m512i pair_index(int first) {           /* first ×8, first + 1 ×8 */
-    return _mm512_add_epi32(_mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1), _mm512_set1_epi32(first));
-}
-
-INLINE xwide load_xwide(const tokens *x, int t, int64_t b, int n, int offset, int has_m) {
-    const int8_t *q = x->q + t * x->n_pad + 32 * b;
-    const __m128 d = _mm_maskz_loadu_ps((__mmask8)((1 << n) - 1), x->d + t * x->blocks + b);
-    const __m512i ones = _mm512_set1_epi8(1), zero = _mm512_setzero_si512();
-    xwide v;
-    v.q0 = load_bytes(q, 32 * n);
-    v.q1 = n > 2 ? load_bytes(q + 64, 32 * n - 64) : zero;
-    v.d0 = _mm512_permutexvar_ps(pair_index(0), _mm512_castps128_ps512(d));
-    v.d1 = _mm512_permutexvar_ps(pair_index(2), _mm512_castps128_ps512(d));
-    v.start0 = v.start1 = zero;
-    if (offset || has_m == 16) {
-        const __m512i s0 = _mm512_dpbusd_epi32(zero, ones, v.q0), s1 = _mm512_dpbusd_epi32(zero, ones, v.q1), o = _mm512_set1_epi32(-offset);
-        if (offset) {
-            v.start0 = _mm512_mullo_epi32(s0, o);
-            v.start1 = _mm512_mullo_epi32(s1, o);
-        }
-        if (has_m == 16) {
-            v.dsum0 = v_mul(v.d0, _mm512_cvtepi32_ps(s0));
-            v.dsum1 = v_mul(v.d1, _mm512_cvtepi32_ps(s1));
-        }
-    }
-    if (has_m == 1) v.dsum = _mm_mul_ps(d, _mm_cvtepi32_ps(_mm_maskz_loadu_epi32((__mmask8)((1 << n) - 1), x->sum + t * x->blocks + b)));
-    return v;
-}
-
-INLINE vf wide_dot(const wide *w, const xwide *x, int has_m, vf acc) {
-    const __m512i s0 = _mm512_dpbusd_epi32(x->start0, w->c0, x->q0), s1 = _mm512_dpbusd_epi32(x->start1, w->c1, x->q1);
-    acc = v_fma(v_mul(w->s0, x->d0), _mm512_cvtepi32_ps(s0), acc);
-    acc = v_fma(v_mul(w->s1, x->d1), _mm512_cvtepi32_ps(s1), acc);
-    if (has_m == 1) acc = v_add(acc, _mm512_zextps128_ps512(_mm_mul_ps(w->m, x->dsum)));
-    if (has_m == 16) acc = v_fma(w->m1, x->dsum1, v_fma(w->m0, x->dsum0, acc));
-    return acc;
-}
 
 /* ---- the block types of this form: where 128 weights are, and how they become a `wide` ---- */
 typedef enum wide_type { Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K } wide_type;
@@ -328,8 +246,8 @@ INLINE wide wide_q45_k(const uint8_t *p, int half, int fifth) {
         w.c1 = _mm512_mask_add_epi8(w.c1, bit_pair(p + 16, 4 * half + 2), w.c1, sixteen);
     }
     w.m = _mm_mul_ps(_mm_cvtepi32_ps(_mm_cvtepu8_epi32(_mm_cvtsi32_si128((int)mn))), _mm_set1_ps(-half_at(p + 2)));
-    w.s0 = _mm512_permutexvar_ps(pair_index(0), _mm512_castps128_ps512(s));
-    w.s1 = _mm512_permutexvar_ps(pair_index(2), _mm512_castps128_ps512(s));
+    w.s0 = spread_pair(s, 0);
+    w.s1 = spread_pair(s, 2);
     return w;
 }
 
@@ -365,8 +283,7 @@ INLINE void wide_step(wide_type type, const uint8_t *w, int64_t row_bytes, int R
 INLINE void wide_rows(wide_type type, const uint8_t *w, int64_t row_bytes, int R, int64_t blocks, const tokens *x, int T, float *y, int64_t ldy) {
     vf acc[4][MANY];
     int64_t b = 0;
-    for (int r = 0; r < R; r++)
-        for (int t = 0; t < T; t++) acc[r][t] = v_zero();
+    clear_sums(acc, R, T);
     for (; b + 4 <= blocks; b += 4) wide_step(type, w, row_bytes, R, x, T, b, 4, acc);
     if (type == Q8_0 && b < blocks) wide_step(type, w, row_bytes, R, x, T, b, (int)(blocks - b), acc);
     store_sums(acc, R, T, y, ldy);
