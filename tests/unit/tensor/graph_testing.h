@@ -3,6 +3,7 @@
 #define GRAPH_TESTING_H
 #include "harness/tt_test.h"
 #include "tensor/op.h"
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { P_ROWS = 3, SEQS = 2, STEPS = 4, ROWS = P_ROWS + SEQS * STEPS, WIDTH = 32, HEADS = 4, HEADS_KV = 2, HEAD = 8, N_SLOTS = 6 };

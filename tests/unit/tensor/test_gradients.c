@@ -3,6 +3,7 @@
  * Tolerance: f32 forward values carry about 1e-6, so the difference quotient with h = 1e-2 carries about 1e-4 plus the third-order
  * term; 3e-3 of the largest gradient is an order of magnitude above both and far below any mistake. */
 #include "graph_testing.h"
+#include <sys/wait.h>
 
 typedef struct op_case { const char *op, *what; int n_in; int64_t cols[3]; tt_val (*build)(tt_graph *g, const tt_val *in); double scale; } op_case;
 
@@ -123,6 +124,75 @@ static void check_all(const char *isa) {
 
 TT_CASE(gradients_scalar) { check_all("scalar"); }
 TT_CASE(gradients_best) { check_all(NULL); }
+
+/* ---- the same cases against PyTorch's autograd, where python3 has it (torch_gradients.py) ---- */
+
+static void put_floats(tt__str *s, const float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) tt__str_printf(s, "%s%.9g", i ? "," : "[", (double)x[i]);
+    tt__str_puts(s, "]");
+}
+
+static void put_weights(tt__str *s, const weights *w) {
+    float row[WIDTH];
+    for (int i = 0; i < N_SLOTS; i++) {
+        tt__str_puts(s, i ? ",[" : "\"weights\":[[");
+        for (int64_t r = 0; r < w->op[i]->rows; r++) {
+            tt__linop_rows(w->op[i], r, r + 1, row);
+            if (r) tt__str_puts(s, ",");
+            put_floats(s, row, WIDTH);
+        }
+        tt__str_puts(s, "]");
+    }
+    for (int i = 0; i < N_SLOTS; i++) {
+        tt__str_puts(s, i ? "," : "],\"gains\":[");
+        put_floats(s, w->vec[i], 2 * WIDTH);
+    }
+    tt__str_puts(s, "]");
+}
+
+static void put_case(tt__str *s, tt_ctx *ctx, const op_case *c, const weights *w, int wrt) {
+    static rig r;
+    tt_err err = {0};
+    make_rig(&r, ctx, c, w, wrt);
+    loss(&r, r.kept);
+    TT_CHECK_OK(tt__graph_backprop(r.g, &r.env, r.ws, r.kept, &err));
+    tt__str_printf(s, "{\"op\":\"%s\",\"what\":\"%s\",\"wrt\":%d,\"x\":[", c->op, c->what, wrt);
+    for (int i = 0; i < c->n_in; i++) {
+        if (i) tt__str_puts(s, ",");
+        put_floats(s, r.x[i], ROWS * c->cols[i]);
+    }
+    tt__str_puts(s, "],\"w\":");
+    put_floats(s, r.w, ROWS * r.out);
+    tt__str_puts(s, ",\"dx\":");
+    put_floats(s, r.dx, ROWS * c->cols[wrt]);
+    tt__str_puts(s, "}");
+    free_rig(&r);
+}
+
+TT_CASE(gradients_against_pytorch) {
+    tt_ctx *ctx = tt_test_ctx(1, NULL);
+    weights w = {0};
+    tt__str s = {0};
+    char command[4400];
+    make_weights(ctx, &w);
+    tt__str_printf(&s, "{\"shape\":{\"P\":%d,\"S\":%d,\"T\":%d,\"H\":%d,\"Hkv\":%d,\"D\":%d},\"inv_freq\":", P_ROWS, SEQS, STEPS, HEADS, HEADS_KV, HEAD);
+    put_floats(&s, INV_FREQ, HEAD / 2);
+    tt__str_puts(&s, ",");
+    put_weights(&s, &w);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int wrt = 0; wrt < cases[i].n_in; wrt++) {
+            tt__str_puts(&s, i || wrt ? "," : ",\"cases\":[");
+            put_case(&s, ctx, &cases[i], &w, wrt);
+        }
+    tt__str_puts(&s, "]}");
+    TT_CHECK(!s.failed);
+    snprintf(command, sizeof command, "python3 tests/unit/tensor/torch_gradients.py '%s'", tt_test_file("cases.json", s.s, s.n));
+    tt__str_free(&s);
+    free_weights(&w);
+    int status = system(command);
+    if (status == -1 || !WIFEXITED(status) || WEXITSTATUS(status) == 77 || WEXITSTATUS(status) == 127) TT_SKIP("python3 without PyTorch");
+    TT_CHECK_EQ(WEXITSTATUS(status), 0);
+}
 
 /* A line of ops.inc without a case here fails. */
 TT_CASE(every_op_has_a_case) {
