@@ -541,9 +541,9 @@ static tt_status save_folder(convert *c, tt_status (*fill)(convert *, const char
     tt__str_printf(&plain, "%.*s%.*s", (int)(name - out), out, (int)n, name);
     tt_status st = tmp.failed || plain.failed ? tt__fail(err, TT_RESOURCE, "out of memory|for a path") : TT_OK;
     if (st == TT_OK && tt__exists(tmp.s)) st = tt__remove_tree(tmp.s, err);
-    if (st == TT_OK) st = tt__mkdirs(tmp.s, err);
     if (st == TT_OK) {
-        st = fill(c, tmp.s, err);
+        st = tt__mkdirs(tmp.s, err);
+        if (st == TT_OK) st = fill(c, tmp.s, err);
         if (st == TT_OK) st = tt__rename_folder(tmp.s, plain.s, err);
         if (st != TT_OK) tt__remove_tree(tmp.s, NULL);
     }

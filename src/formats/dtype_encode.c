@@ -25,6 +25,9 @@ enum { QK = 256 };
 static void put16(uint8_t *p, uint16_t v) { memcpy(p, &v, 2); }
 static void put_h(uint8_t *p, float v) { put16(p, tt__f32_to_f16(v)); }
 static float as_h(float v) { return tt__f16_to_f32(tt__f32_to_f16(v)); }
+/* Plain comparisons: fminf and fmaxf may give either zero of ±0, and the sign would reach the file. */
+static float lower(float a, float b) { return b < a ? b : a; }
+static float higher(float a, float b) { return b > a ? b : a; }
 static int clamp_int(int v, int lo, int hi) { return v < lo ? lo : v > hi ? hi : v; }
 
 /* nearest-even, with values far outside of any code range clamped first: |v| may be infinite or NaN-free garbage */
@@ -110,7 +113,7 @@ static float fit_with_min(int n, int N, const float *x, const float *w, search s
     float lo = x[0], hi = x[0], sw = 0.0f, swx = 0.0f;
     uint8_t trial[32];
     for (int i = 0; i < n; i++) {
-        lo = fminf(lo, x[i]), hi = fmaxf(hi, x[i]);
+        lo = lower(lo, x[i]), hi = higher(hi, x[i]);
         sw += w[i], swx += w[i] * x[i];
     }
     if (!free_min && lo > 0.0f) lo = 0.0f;
@@ -149,7 +152,7 @@ static float fit_with_min(int n, int N, const float *x, const float *w, search s
 /* Non-negative x ≈ a q, codes 0 … N, for sub-scales under an importance matrix. */
 static float fit_positive(int n, int N, const float *x, const float *w, uint8_t *q) {
     float hi = 0.0f, a = 0.0f, best = INFINITY;
-    for (int i = 0; i < n; i++) hi = fmaxf(hi, x[i]);
+    for (int i = 0; i < n; i++) hi = higher(hi, x[i]);
     for (int i = 0; i < n; i++) q[i] = 0;
     if (!(hi > 1e-30f)) return 0.0f;
     for (int k = -4; k <= 4; k++) {
@@ -175,7 +178,7 @@ static float fit_positive(int n, int N, const float *x, const float *w, uint8_t 
 /* w = imat sqrt(mean x² + x²) over a whole block of n, imat scaled to at most 1; all equal where the matrix is zero throughout. */
 static void importance_weights(int n, const float *x, const float *imat, float *w) {
     float mean = 0.0f, top = 0.0f;
-    for (int i = 0; i < n; i++) mean += x[i] * x[i], top = fmaxf(top, imat[i]);
+    for (int i = 0; i < n; i++) mean += x[i] * x[i], top = higher(top, imat[i]);
     mean /= (float)n;
     float scale = inverse(top);
     for (int i = 0; i < n; i++) w[i] = (scale > 0.0f ? imat[i] * scale : 1.0f) * sqrtf(mean + x[i] * x[i]);
@@ -231,7 +234,7 @@ static float with_min32(int N, const float *x, const float *imat, uint8_t *q, fl
         importance_weights(32, x, imat, w);
         return fit_with_min(32, N, x, w, (search){-0.9f, 0.05f, 36, false}, true, q, m);
     }
-    for (int j = 1; j < 32; j++) lo = x[j] < lo ? x[j] : lo, hi = x[j] > hi ? x[j] : hi;
+    for (int j = 1; j < 32; j++) lo = lower(lo, x[j]), hi = higher(hi, x[j]);
     float d = (hi - lo) / (float)N, id = inverse(d);
     for (int j = 0; j < 32; j++) q[j] = (uint8_t)clamp_int((int)((x[j] - lo) * id + 0.5f), 0, N);
     *m = lo;
@@ -314,7 +317,7 @@ static float round_sub_values(int n, const float *v, const float *weight, int to
     float unit = 0.0f, hi = 0.0f;
     if (weighted) unit = fit_positive(n, top, v, weight, codes);
     else {
-        for (int j = 0; j < n; j++) hi = fmaxf(hi, v[j]);
+        for (int j = 0; j < n; j++) hi = higher(hi, v[j]);
         float inv = hi > 0.0f ? (float)top / hi : 0.0f;
         for (int j = 0; j < n; j++) codes[j] = (uint8_t)near(isfinite(inv) ? inv * v[j] : 0.0f, 0, top);
         unit = hi / (float)top;

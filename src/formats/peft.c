@@ -31,9 +31,11 @@ static tt_status copy_string(const char *s, char **out, tt_err *err) {
 
 /* An integer member in [min, max]; missing or null keeps *out. */
 static tt_status member(const json_t *config, const char *key, bool required, int64_t min, int64_t max, int64_t *out, const char *where, tt_err *err) {
-    int64_t v = *out;
+    const int64_t absent = INT64_MIN;
+    int64_t v = absent;
     TT_TRY(tt__json_i64(config, key, required, &v, where, err));
-    TT_FAIL_IF(v != *out && (v < min || v > max), err, TT_BADFILE, "adapter setting out of range|%s, %s|%lld|%lld to %lld|", where, key, (long long)v, (long long)min, (long long)max);
+    if (v == absent && !required) return TT_OK;
+    TT_FAIL_IF(v < min || v > max, err, TT_BADFILE, "adapter setting out of range|%s, %s|%lld|%lld to %lld|", where, key, (long long)v, (long long)min, (long long)max);
     *out = v;
     return TT_OK;
 }
@@ -66,7 +68,6 @@ static tt_status read_config(const char *dir, tt_peft_prompt *p, tt_err *err) {
     TT_TRY_GOTO(member(config, "num_attention_heads", false, 1, (int64_t)TT_LIMIT_HEADS, &p->n_heads, path, err));
     TT_TRY_GOTO(tt__json_str(config, "base_model_name_or_path", false, &base, path, err));
     TT_TRY_GOTO(copy_string(base, &p->base_model, err));
-    if (p->tokens < 1) st = tt__fail(err, TT_BADFILE, "adapter setting out of range|%s, num_virtual_tokens|%lld|1 to %llu|", path, (long long)p->tokens, (unsigned long long)TT_LIMIT_TAB_TOKENS);
 done:
     json_decref(config);
     tt__free(text);
@@ -199,9 +200,9 @@ static tt_status temporary_of(const char *dir, char **out, tt_err *err) {
 static tt_status save_new(const char *dir, const tt_peft_prompt *p, const char *trimtab_json, tt_err *err) {
     char *temporary = NULL;
     tt_status st = temporary_of(dir, &temporary, err);
-    if (st == TT_OK) st = tt__mkdirs(temporary, err);
     if (st == TT_OK) {
-        st = write_files(temporary, p, trimtab_json, err);
+        st = tt__mkdirs(temporary, err);
+        if (st == TT_OK) st = write_files(temporary, p, trimtab_json, err);
         if (st == TT_OK) st = tt__rename_folder(temporary, dir, err);
         if (st != TT_OK) tt__remove_tree(temporary, NULL);
     }
