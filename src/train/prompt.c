@@ -559,12 +559,16 @@ static tt_status open_trainer(trainer *t, tt_err *err) {
     return t->trains ? prepare_data(t, err) : TT_OK;
 }
 
-/* The state goes only after the result is safe. */
+/* The state goes only after the result is safe; a state that cannot be removed is untidy, not a failure. */
 static tt_status finish(trainer *t, tt_err *err) {
     TT_TRY(write_tab(t, err));
     fill_report(t);
-    TT_TRY(tt__remove(t->state_path, err));
-    return tt__exists(t->job->state_dir) ? tt__remove(t->job->state_dir, err) : TT_OK;
+    tt_err why = {0};
+    char line[600];
+    tt_status st = tt__remove(t->state_path, &why);
+    if (st == TT_OK && tt__exists(t->job->state_dir)) st = tt__remove(t->job->state_dir, &why);
+    if (st != TT_OK) tt__log(t->ctx, TT_LOG_WARN, "tune: the tab is written, but its state stays: %s", tt_err_line(&why, line, sizeof line));
+    return TT_OK;
 }
 
 tt_status tt__prompt_train(tt_ctx *ctx, const tt_prompt_options *o, tt_train_job *job, tt_err *err) {
