@@ -33,6 +33,8 @@ typedef struct encoder {
     tt__str nfc;
     tt_ids ids;
     bool parse_special;
+    const uint8_t *text_mark;        /* NULL, or one byte per byte of `whole`: not 0 where no control token may come from */
+    const char *whole;
 } encoder;
 
 static tt_status encode_pieces(encoder *e, const char *s, size_t n, tt_err *err) {
@@ -59,10 +61,23 @@ static size_t spaces_after(const char *s, size_t n, size_t end) {
     return end;
 }
 
+static bool all_markup(const encoder *e, const char *s, size_t n) {
+    const uint8_t *mark = e->text_mark + (s - e->whole);
+    for (size_t i = 0; i < n; i++)
+        if (mark[i]) return false;
+    return true;
+}
+
+/* A control token comes only from markup. */
+static bool is_allowed(const encoder *e, int32_t id, const char *s, size_t begin, size_t end) {
+    if (e->t->type[id] == TT_TOKEN_USER) return true;
+    return e->parse_special && (!e->text_mark || all_markup(e, s + begin, end - begin));
+}
+
 /* A match that may become a token here; lstrip and rstrip widen it. */
 static bool accept(const encoder *e, int32_t id, const char *s, size_t n, size_t from, size_t *begin, size_t *end) {
     unsigned flags = e->t->flags[id];
-    if (!e->parse_special && e->t->type[id] != TT_TOKEN_USER) return false;
+    if (!is_allowed(e, id, s, *begin, *end)) return false;
     if ((flags & TT_TOK_SINGLE_WORD) && (is_word(s, *begin, true) || is_word(s + *end, n - *end, false))) return false;
     if (flags & TT_TOK_LSTRIP) {
         size_t b = spaces_before(s, *begin);
@@ -73,14 +88,15 @@ static bool accept(const encoder *e, int32_t id, const char *s, size_t n, size_t
 }
 
 /* Splits s at the added tokens of one list; `rest` gets what lies between. A match that is not accepted still hides shorter ones inside
- * it, as in the package. */
+ * it, as in the package; but text must not hide markup behind it. */
 typedef tt_status (*rest_fn)(encoder *e, const char *s, size_t n, tt_err *err);
 static tt_status split_added(encoder *e, const tt_added *a, const char *s, size_t n, rest_fn rest, tt_err *err) {
     size_t done = 0, from = 0, begin, end;
     int32_t id;
     while (tt__added_next(e->t, a, s, n, from, &begin, &end, &id)) {
-        from = end;
+        from = e->text_mark ? begin + 1 : end;
         if (!accept(e, id, s, n, done, &begin, &end)) continue;
+        if (from < end) from = end;
         if (begin > done) TT_TRY(rest(e, s + done, begin - done, err));
         tt__ids_push(&e->ids, id);
         done = end;
@@ -88,7 +104,19 @@ static tt_status split_added(encoder *e, const tt_added *a, const char *s, size_
     return done < n ? rest(e, s + done, n - done, err) : TT_OK;
 }
 
+/* Marks do not outlive normalization: after it, a stretch is markup when all of it was. */
 static tt_status encode_normalized(encoder *e, const char *s, size_t n, tt_err *err) {
+    encoder plain;
+    if (e->text_mark) {
+        if (!e->t->nfc) return split_added(e, &e->t->normalized, s, n, encode_pieces, err);
+        plain = *e;
+        plain.parse_special = e->parse_special && all_markup(e, s, n);
+        plain.text_mark = NULL;
+        tt_status st = encode_normalized(&plain, s, n, err);
+        e->ids = plain.ids;
+        e->nfc = plain.nfc;
+        return st;
+    }
     if (e->t->nfc) {
         e->nfc.n = 0;
         TT_TRY(tt__nfc(s, n, &e->nfc, err));
@@ -108,8 +136,9 @@ static tt_status encode_bytes(encoder *e, const char *s, size_t n, tt_err *err) 
     return TT_OK;
 }
 
-tt_status tt__tokenizer_encode(const tt_tokenizer *t, const char *text, size_t n, unsigned flags, int32_t **ids, size_t *n_ids, tt_err *err) {
-    encoder e = {.t = t, .parse_special = flags & TT_PARSE_SPECIAL};
+tt_status tt__tokenizer_encode_marked(const tt_tokenizer *t, const char *text, const uint8_t *mark, size_t n, unsigned flags, int32_t **ids, size_t *n_ids,
+                                      tt_err *err) {
+    encoder e = {.t = t, .parse_special = flags & TT_PARSE_SPECIAL, .text_mark = mark, .whole = text};
     *ids = NULL;
     *n_ids = 0;
     TT_TRY(tt__merger_create(t, &e.merger, err));
@@ -124,6 +153,10 @@ tt_status tt__tokenizer_encode(const tt_tokenizer *t, const char *text, size_t n
     *ids = e.ids.v;
     *n_ids = e.ids.n;
     return TT_OK;
+}
+
+tt_status tt__tokenizer_encode(const tt_tokenizer *t, const char *text, size_t n, unsigned flags, int32_t **ids, size_t *n_ids, tt_err *err) {
+    return tt__tokenizer_encode_marked(t, text, NULL, n, flags, ids, n_ids, err);
 }
 
 tt_status tt__tokenizer_decode(const tt_tokenizer *t, const int32_t *ids, size_t n, bool with_special, char **text, size_t *bytes, tt_err *err) {

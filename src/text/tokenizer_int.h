@@ -81,6 +81,10 @@ static inline void tt__ids_push(tt_ids *o, int32_t id) {
     if (!o->failed) o->v[o->n++] = id;
 }
 
+/* As tt__tokenizer_encode; where mark[i] is not 0, byte i is text of a message and no part of a control token. mark may be NULL. */
+tt_status tt__tokenizer_encode_marked(const tt_tokenizer *t, const char *text, const uint8_t *mark, size_t n, unsigned flags, int32_t **ids, size_t *n_ids,
+                                      tt_err *err);
+
 /* ---- added tokens: leftmost-longest from `from` on; false: none ---- */
 bool tt__added_next(const tt_tokenizer *t, const tt_added *a, const char *s, size_t n, size_t from, size_t *begin, size_t *end, int32_t *id);
 #endif
