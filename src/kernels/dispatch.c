@@ -49,6 +49,7 @@ static void add_machine_levels(tt_kernels *k) {
     tt__kernels_avx2_elementwise(k);
     tt__kernels_avx2_tiles(k);
     tt__kernels_avx2_decode(k);
+    tt__kernels_avx2_rowdot(k);
     add_level("avx2", k);
     if (!has_avx512()) return;
     k->isa = "avx512";

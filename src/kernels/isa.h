@@ -12,6 +12,7 @@ void tt__kernels_ref_codes(tt_kernels *k);
 void tt__kernels_avx2_elementwise(tt_kernels *k);
 void tt__kernels_avx2_tiles(tt_kernels *k);
 void tt__kernels_avx2_decode(tt_kernels *k);
+void tt__kernels_avx2_rowdot(tt_kernels *k);
 
 /* AVX-512 F, BW, DQ, VL */
 void tt__kernels_avx512_elementwise(tt_kernels *k);
