@@ -123,7 +123,8 @@ static int unknown_option(const cli *c, const char *written, const char *name) {
     for (int i = 0; i < N_OPTIONS && n < MAX_NAMES; i++)
         if (verb_has(c->verb, &options[i])) names[n++] = options[i].name;
     const char *near = nearest(name ? name : written + 1, names, n);
-    if (near) snprintf(hint, sizeof hint, "did you mean --%s?", near);
+    if (name && find_short(c->verb, name) >= 0) snprintf(hint, sizeof hint, "did you mean -%s?", name);
+    else if (near) snprintf(hint, sizeof hint, "did you mean --%s?", near);
     else snprintf(hint, sizeof hint, "'trimtab help %s' lists the options", c->verb->name);
     return usage_error(c, "unknown option", written, NULL, hint);
 }

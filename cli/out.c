@@ -234,8 +234,10 @@ json_t *j_text(const char *s) {
     return v ? v : json_null();
 }
 
+/* Indented for people, except long lists of numbers, which go on one line. */
 int print_json(const cli *c, json_t *doc) {
-    int bad = !doc || json_dumpf(doc, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) != 0;
+    bool long_lists = json_object_get(doc, "ids") || json_object_get(doc, "lines");
+    int bad = !doc || json_dumpf(doc, stdout, (long_lists ? JSON_COMPACT : JSON_INDENT(2)) | JSON_REAL_PRECISION(15)) != 0;
     json_decref(doc);
     if (bad) return fail_text(c, TT_RESOURCE, "cannot write the JSON document", "standard output", NULL);
     putchar('\n');
