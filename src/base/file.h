@@ -32,14 +32,17 @@ bool tt__same_file(const char *a, const char *b);     /* dev and inode equal */
 
 /* ---- writing ---- */
 typedef struct tt__writer tt__writer;
-/* Starts "DIR/.NAME.XXXXXX.tmp" beside path (O_EXCL|O_NOFOLLOW, mode 0600, final mode by umask). expect_bytes > 0: checks free
+/* Starts "DIR/.NAME.XXXXXX.tmp" beside path (O_EXCL|O_NOFOLLOW, mode 0600, final mode by umask), after removing those that a killed run
+ * left (their lock is free). A link at path is replaced itself; folders, devices, pipes are refused. expect_bytes > 0: checks free
  * space and reserves it first, TT_RESOURCE when the disk is too small. */
 tt_status tt__writer_open(const char *path, uint64_t expect_bytes, tt__writer **out, tt_err *err);
 tt_status tt__write(tt__writer *w, const void *data, size_t bytes, tt_err *err);   /* buffered */
 tt_status tt__write_zeros(tt__writer *w, size_t bytes, tt_err *err);
 tt_status tt__write_at(tt__writer *w, uint64_t offset, const void *data, size_t bytes, tt_err *err); /* patch earlier bytes */
 uint64_t tt__writer_offset(const tt__writer *w);
-tt_status tt__writer_commit(tt__writer *w, tt_err *err);   /* frees w in every case; on failure the temporary is gone, old file stays */
+/* Frees w in every case. On failure the temporary is gone and the old file stays; only when the last step, the fsync of the folder, is
+ * what failed, the new file already stands, whole. */
+tt_status tt__writer_commit(tt__writer *w, tt_err *err);
 void tt__writer_abort(tt__writer *w);                       /* NULL is fine */
 
 /* write + commit of a small file */
