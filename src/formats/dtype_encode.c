@@ -142,7 +142,7 @@ static float fit_with_min(int n, int N, const float *x, const float *w, search s
             float e = ta * (float)trial[i] + tb - x[i];
             error += w[i] * (s.absolute ? fabsf(e) : e * e);
         }
-        if (!(error < best) || !(ta >= 0.0f)) continue;
+        if (!(error < best) || !(ta >= 0.0f && ta <= F16_MAX && fabsf(tb) <= F16_MAX)) continue;
         best = error, a = ta, *b = lo = tb;                     /* the search goes on from the best minimum */
         memcpy(q, trial, (size_t)n);
     }

@@ -251,7 +251,7 @@ static tt_status check_coverage(const shard *s, const char *path, tt_gguf_tensor
     TT_TRY(tt__new(&order, n, sizeof *order, "tensor order", err));
     for (size_t i = 0; i < n; i++) order[i] = first + i;
     if (n > 1) qsort(order, n, sizeof *order, by_offset);
-    for (size_t i = 0; i < n && st == TT_OK; i++) {
+    for (size_t i = 0; i < n; i++) {
         tt_gguf_tensor *t = order[i];
         if (t->offset > size || t->bytes > size - t->offset)
             st = tt__fail(err, TT_BADFILE, "tensor reaches beyond the file|%s, tensor %s|offset %llu + %llu bytes|%llu bytes of data|is the download complete?", path,
@@ -259,6 +259,7 @@ static tt_status check_coverage(const shard *s, const char *path, tt_gguf_tensor
         else if (t->offset < at)
             st = tt__fail(err, TT_BADFILE, "tensors overlap|%s, tensor %s|offset %llu|%llu or more|", path, t->name, (unsigned long long)t->offset, (unsigned long long)at);
         else st = check_gap(s, path, at, t->offset, t->name, err);
+        if (st != TT_OK) break;
         at = t->offset + t->bytes;
         t->data = s->bytes + s->data_at + t->offset;
     }

@@ -148,10 +148,10 @@ static bool has_prefix(const char *s, const char *const *prefixes) {
 }
 
 tt_status tt__gguf_writer_copy_kv(tt_gguf_writer *w, const tt_gguf *g, const char *const *skip, tt_err *err) {
-    static const char *const always[] = {"split.", "general.alignment", NULL};
+    static const char *const always[] = {"split.", NULL};
     for (size_t i = 0; i < tt__gguf_n_kv(g); i++) {
         const tt_gguf_kv *kv = tt__gguf_kv_at(g, i);
-        if (has_prefix(kv->key, always) || has_prefix(kv->key, skip)) continue;
+        if (has_prefix(kv->key, always) || has_prefix(kv->key, skip) || strcmp(kv->key, "general.alignment") == 0) continue;
         TT_TRY(put_value(w, kv->key, (uint32_t)kv->type, kv->raw, (size_t)kv->raw_bytes, err));
     }
     return TT_OK;

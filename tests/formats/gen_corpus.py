@@ -4,7 +4,7 @@
     tests/formats/gen_corpus.py            from the root of the tree; no packages needed
 
 Names promise what happens: a file ok_* opens, a file bad_* is refused with TT_BADFILE; tests/unit/formats reads them too. The seeds of
-gguf_roundtrip are those of gguf (a link). Files found by fuzzing (find_*) are kept.
+gguf_roundtrip are those of gguf (a link). What fuzzing found (find_*, bad_find_*) is kept.
 """
 import json, os, struct, sys
 
@@ -14,7 +14,7 @@ def clean(target):
     d = os.path.join(root, target)
     os.makedirs(d, exist_ok=True)
     for f in os.listdir(d):
-        if f.startswith(("ok_", "bad_")):
+        if f.startswith(("ok_", "bad_")) and "_find_" not in f:
             os.unlink(os.path.join(d, f))
     return d
 
