@@ -13,7 +13,7 @@
  * A unit is one sequence and one kv head, so dK and dV have one writer. The gradient of a shared prefix is a second pass over its key
  * tiles, each running through all sequences in order.
  *
- * Few rows (decoding): the keys are cut into pieces of 256, a border that depends on the position alone; each piece gives (max, sum,
+ * Few rows (decoding): the keys are cut into pieces of 128, a border that depends on the position alone; each piece gives (max, sum,
  * Σ p v) per head, and the pieces are joined in order. So neither form depends on the number of threads.
  */
 #include "kernels/attention.h"
@@ -28,7 +28,8 @@ enum {
     TOKENS = 64,         /* tokens of a forward unit */
     HEADS = 4,           /* heads of a forward unit */
     SUPER = 512,         /* keys whose packed forms and gradients a backward unit holds at a time */
-    PIECE = 256,         /* keys of a piece in decoding */
+    PIECE = 128,         /* keys of a piece in decoding */
+    STRIP = 16,          /* of which so many are read through all heads before the next */
     FEW = 4,             /* up to so many new rows are decoded one by one */
     JOIN_HEADS = 64      /* heads whose pieces are held at a time in decoding */
 };
@@ -45,7 +46,7 @@ typedef struct job {
     const tt_attn *a;
     int64_t group, parts;                     /* H / Hkv; forward units per kv head: group cut into HEADS */
     const float *dout; float *dq, *dk, *dv, *dpk, *dpv;
-    int64_t s, t, pieces, kv0;                /* decoding */
+    int64_t s, t, pieces, kv0, kvs;           /* decoding: row, pieces of it, kv heads at a time */
 } job;
 
 /* ---- the three stretches of keys that a row sees ---- */
@@ -225,52 +226,64 @@ static piece piece_of(const tt_attn *a, int64_t s, int64_t t, int64_t kv, int64_
 
 static int64_t piece_count(int64_t P, int64_t N) { return ceil_div(P, PIECE) + ceil_div(N, PIECE) + 1; }
 
-/* What a piece leaves for one head: sum of v, max, sum. */
-static float *piece_result(const job *j, int64_t kv, int64_t i, int64_t g) {
-    return (float *)tt__scratch(j->ctx, 0) + (((kv - j->kv0) * j->pieces + i) * j->group + g) * (j->a->D + 2);
+/* What piece i leaves for head h (counted from the first head of kv0): sum of v, max, sum. */
+static float *piece_result(const job *j, int64_t i, int64_t h) {
+    return (float *)tt__scratch(j->ctx, 0) + (i * j->kvs * j->group + h) * (j->a->D + 2);
 }
 
-static void decode_unit(void *arg, int64_t tile, int worker) {
+/* A piece for all kv heads from kv0. Rows of the cache hold all heads side by side, so a few rows at a time are taken through every
+ * head: memory is read from front to end. */
+static void decode_unit(void *arg, int64_t i, int worker) {
     const job *j = arg;
     const tt_attn *a = j->a;
     const tt_kernels *k = j->k;
-    const int64_t D = a->D, kv = j->kv0 + tile / j->pieces, i = tile % j->pieces;
-    const piece p = piece_of(a, j->s, j->t, kv, i);
-    const void *keys_at = element(p.ks.k, p.ks.type, p.j0 * p.ks.ld), *values_at = element(p.ks.v, p.ks.type, p.j0 * p.ks.ld);
-    const float *q = a->q + (j->s * a->T + j->t) * a->ldq + kv * j->group * D;
-    float scores[8 * PIECE];
+    const int64_t D = a->D, G = j->group;
+    const float *q = a->q + (j->s * a->T + j->t) * a->ldq;
+    float scores[JOIN_HEADS * PIECE];
     (void)worker;
-    for (int64_t g0 = 0; g0 < j->group; g0 += 8) {
-        const int64_t heads = least(8, j->group - g0);
-        if (p.ks.type == TT_KV_F16) k->rowdot_f16(keys_at, p.ks.ld, p.n, D, q + g0 * D, D, heads, scores, PIECE);
-        else k->rowdot_f32(keys_at, p.ks.ld, p.n, D, q + g0 * D, D, heads, scores, PIECE);
-        for (int64_t g = 0; g < heads; g++) {
-            float *r = piece_result(j, kv, i, g0 + g);
-            memset(r, 0, (size_t)D * sizeof *r);
-            r[D + 1] = k->softmax_exp_f32(scores + g * PIECE, p.n, a->scale, &r[D]);
+    for (int64_t r = 0; r < PIECE; r += STRIP)
+        for (int64_t h = 0; h < j->kvs; h++) {
+            const piece p = piece_of(a, j->s, j->t, j->kv0 + h, i);
+            const int64_t at = (p.j0 + r) * p.ks.ld, rows = least(STRIP, p.n - r);
+            const float *heads = q + (j->kv0 + h) * G * D;
+            float *to = scores + h * G * PIECE + r;
+            if (rows <= 0) break;
+            if (p.ks.type == TT_KV_F16) k->rowdot_f16((const uint16_t *)p.ks.k + at, p.ks.ld, rows, D, heads, D, G, to, PIECE);
+            else k->rowdot_f32((const float *)p.ks.k + at, p.ks.ld, rows, D, heads, D, G, to, PIECE);
         }
-        float *sums = piece_result(j, kv, i, g0);
-        if (p.ks.type == TT_KV_F16) k->mix_f16(values_at, p.ks.ld, p.n, D, scores, PIECE, heads, sums, D + 2);
-        else k->mix_f32(values_at, p.ks.ld, p.n, D, scores, PIECE, heads, sums, D + 2);
+    for (int64_t h = 0; h < j->kvs * G; h++) {
+        float *result = piece_result(j, i, h);
+        memset(result, 0, (size_t)D * sizeof *result);
+        result[D + 1] = k->softmax_exp_f32(scores + h * PIECE, piece_of(a, j->s, j->t, j->kv0, i).n, a->scale, &result[D]);
     }
+    for (int64_t r = 0; r < PIECE; r += STRIP)
+        for (int64_t h = 0; h < j->kvs; h++) {
+            const piece p = piece_of(a, j->s, j->t, j->kv0 + h, i);
+            const int64_t at = (p.j0 + r) * p.ks.ld, rows = least(STRIP, p.n - r);
+            const float *weights = scores + h * G * PIECE + r;
+            float *sums = piece_result(j, i, h * G);
+            if (rows <= 0) break;
+            if (p.ks.type == TT_KV_F16) k->mix_f16((const uint16_t *)p.ks.v + at, p.ks.ld, rows, D, weights, PIECE, G, sums, D + 2);
+            else k->mix_f32((const float *)p.ks.v + at, p.ks.ld, rows, D, weights, PIECE, G, sums, D + 2);
+        }
 }
 
-static void join_pieces(const job *j, int64_t kv, int64_t g) {
+static void join_pieces(const job *j, int64_t h) {
     const tt_attn *a = j->a;
-    const int64_t row = j->s * a->T + j->t, h = kv * j->group + g;
-    float *out = a->out + row * a->ldo + h * a->D, top = NOTHING_SEEN, total = 0.0f;
+    const int64_t row = j->s * a->T + j->t, head = j->kv0 * j->group + h;
+    float *out = a->out + row * a->ldo + head * a->D, top = NOTHING_SEEN, total = 0.0f;
     for (int64_t i = 0; i < j->pieces; i++) {
-        const float m = piece_result(j, kv, i, g)[a->D];
+        const float m = piece_result(j, i, h)[a->D];
         top = m > top ? m : top;
     }
     memset(out, 0, (size_t)a->D * sizeof *out);
     for (int64_t i = 0; i < j->pieces; i++) {
-        const float *r = piece_result(j, kv, i, g), weight = expf(r[a->D] - top);
+        const float *r = piece_result(j, i, h), weight = expf(r[a->D] - top);
         total += weight * r[a->D + 1];
         j->k->axpy_f32(out, weight, r, a->D);
     }
     for (int64_t d = 0; d < a->D; d++) out[d] /= total;
-    if (a->lse) a->lse[row * a->H + h] = top + logf(total);
+    if (a->lse) a->lse[row * a->H + head] = top + logf(total);
 }
 
 static void decode_rows(job *j) {
@@ -280,10 +293,9 @@ static void decode_rows(job *j) {
     for (j->s = 0; j->s < a->S; j->s++)
         for (j->t = 0; j->t < a->T; j->t++)
             for (j->kv0 = 0; j->kv0 < a->Hkv; j->kv0 += at_once) {
-                const int64_t kvs = least(at_once, a->Hkv - j->kv0);
-                tt__parallel(j->ctx, kvs * j->pieces, decode_unit, j);
-                for (int64_t kv = j->kv0; kv < j->kv0 + kvs; kv++)
-                    for (int64_t g = 0; g < j->group; g++) join_pieces(j, kv, g);
+                j->kvs = least(at_once, a->Hkv - j->kv0);
+                tt__parallel(j->ctx, j->pieces, decode_unit, j);
+                for (int64_t h = 0; h < j->kvs * j->group; h++) join_pieces(j, h);
             }
 }
 

@@ -182,6 +182,12 @@ static void bf16_to_f32(float *y, const uint16_t *x, int64_t n) {
     if (i < n) v_store_n(y + i, v_load_bf16_n(x + i, n - i), n - i);
 }
 
+/* Rows of a cache are short pieces of long rows, and hardware does not guess the next one: about 4 KB ahead, in whole fours of rows. */
+INLINE int64_t elements_ahead(int64_t ld, int64_t size) {
+    const int64_t four = 4 * ld;
+    return four * size >= 4096 || four <= 0 ? four : (4096 / (four * size) + 1) * four;
+}
+
 /* ---- float rows times few vectors ----
  * Four rows and up to 3 vectors at a time: 12 sums in registers, four of them reduced together. A group of fewer rows repeats its
  * last one, so that every product is summed in the same order wherever it lies. */
@@ -197,14 +203,17 @@ INLINE void store_first(float *to, __m128 x, int64_t n) {
 }
 
 #define ROWDOT(name, type, load, load_n)                                                                                        \
-    INLINE void name##_block(const type *const w[4], int64_t cols, const float *x, int64_t ldx, int T, __m128 out[3]) {           \
+    INLINE void name##_block(const type *const w[4], int64_t ahead, int64_t cols, const float *x, int64_t ldx, int T, __m128 out[3]) { \
         vf s[3][4];                                                                                                             \
         int64_t i = 0;                                                                                                          \
         for (int t = 0; t < T; t++)                                                                                             \
             for (int r = 0; r < 4; r++) s[t][r] = v_zero();                                                                     \
         WHOLE(i, cols) {                                                                                                        \
             vf v[4];                                                                                                            \
-            for (int r = 0; r < 4; r++) v[r] = load(w[r] + i);                                                                  \
+            for (int r = 0; r < 4; r++) {                                                                                       \
+                v[r] = load(w[r] + i);                                                                                          \
+                _mm_prefetch((const char *)(w[r] + i + ahead), _MM_HINT_T0);                                                    \
+            }                                                                                                                   \
             for (int t = 0; t < T; t++) {                                                                                       \
                 const vf xv = v_load(x + t * ldx + i);                                                                          \
                 for (int r = 0; r < 4; r++) s[t][r] = v_fma(v[r], xv, s[t][r]);                                                 \
@@ -218,6 +227,7 @@ INLINE void store_first(float *to, __m128 x, int64_t n) {
     }                                                                                                                           \
     static void name(const type *w, int64_t ldw, int64_t rows, int64_t cols, const float *x, int64_t ldx, int64_t T, float *y,  \
                      int64_t ldy) {                                                                                             \
+        const int64_t ahead = elements_ahead(ldw, sizeof *w);                                                                   \
         for (int64_t r = 0; r < rows; r += 4) {                                                                                 \
             const int64_t n = rows - r < 4 ? rows - r : 4;                                                                      \
             const type *const p = w + r * ldw;                                                                                  \
@@ -225,9 +235,9 @@ INLINE void store_first(float *to, __m128 x, int64_t n) {
             for (int64_t t = 0; t < T; t += 3) {                                                                                \
                 __m128 out[3];                                                                                                  \
                 const int m = T - t < 3 ? (int)(T - t) : 3;                                                                     \
-                if (m == 1) name##_block(four, cols, x + t * ldx, ldx, 1, out);                                                 \
-                else if (m == 2) name##_block(four, cols, x + t * ldx, ldx, 2, out);                                            \
-                else name##_block(four, cols, x + t * ldx, ldx, 3, out);                                                        \
+                if (m == 1) name##_block(four, ahead, cols, x + t * ldx, ldx, 1, out);                                                 \
+                else if (m == 2) name##_block(four, ahead, cols, x + t * ldx, ldx, 2, out);                                            \
+                else name##_block(four, ahead, cols, x + t * ldx, ldx, 3, out);                                                        \
                 for (int j = 0; j < m; j++) store_first(y + (t + j) * ldy + r, out[j], n);                                      \
             }                                                                                                                   \
         }                                                                                                                       \
@@ -237,12 +247,16 @@ INLINE void store_first(float *to, __m128 x, int64_t n) {
 #define MIX(name, type, load, load_n)                                                                                           \
     INLINE void name##_block(const type *w, int64_t ldw, int64_t rows, int64_t cols, const float *p, int64_t ldp, int T, int C,  \
                              int partial, float *y, int64_t ldy) {                                                              \
+        const int64_t ahead = elements_ahead(ldw, sizeof *w);                                                                   \
         vf s[3][4];                                                                                                             \
         for (int t = 0; t < T; t++)                                                                                             \
             for (int c = 0; c < C; c++) s[t][c] = partial ? v_load_n(y + t * ldy, cols) : v_load(y + t * ldy + c * VN);         \
         for (int64_t r = 0; r < rows; r++) {                                                                                    \
             vf v[4];                                                                                                            \
-            for (int c = 0; c < C; c++) v[c] = partial ? load_n(w + r * ldw, cols) : load(w + r * ldw + c * VN);                \
+            for (int c = 0; c < C; c++) {                                                                                       \
+                v[c] = partial ? load_n(w + r * ldw, cols) : load(w + r * ldw + c * VN);                                        \
+                _mm_prefetch((const char *)(w + r * ldw + c * VN + ahead), _MM_HINT_T0);                                        \
+            }                                                                                                                   \
             for (int t = 0; t < T; t++) {                                                                                       \
                 const vf pv = v_set1(p[t * ldp + r]);                                                                           \
                 for (int c = 0; c < C; c++) s[t][c] = v_fma(pv, v[c], s[t][c]);                                                 \
