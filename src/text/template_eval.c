@@ -394,6 +394,7 @@ static int run_for(cx *c, const node *n) {
     list *l = chosen(c, n, tt__to_list(c, tt__tpl_eval(c, n->b)));
     for (size_t i = 0; i < l->n; i++) {
         scope *s = push_scope(c, outer);
+        tt__tpl_step(c, 8);                            /* a turn makes a scope and a `loop` */
         assign(c, s, loop, loop_value(c, l, i));
         assign_target(c, s, n->a, l->v[i]);
         if (tt__tpl_run(c, n->c->a) == FLOW_BREAK) break;

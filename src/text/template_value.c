@@ -8,7 +8,7 @@
 #include <stdio.h>
 
 /* ---- budgets ---- */
-enum { ARENA = 256 << 20 };                            /* bytes of one rendering: 16 times its largest output */
+enum { ARENA = 128 << 20 };                            /* bytes of one rendering: 8 times its largest output */
 
 _Noreturn void tt__tpl_fail(cx *c, tt_status st, const char *what, const char *got, const char *expected) {
     c->status = tt__fail(c->err, st, "%s|chat template, line %d|%s|%s", what, c->line, got ? got : "", expected ? expected : "");
@@ -21,7 +21,7 @@ void tt__tpl_step(cx *c, uint64_t n) {
 }
 
 void *tt__tpl_alloc(cx *c, size_t bytes) {
-    if (bytes > ARENA - c->arena_bytes) tt__tpl_fail(c, TT_BADFILE, "template needs too much memory", NULL, "at most 256 MiB");
+    if (bytes > ARENA - c->arena_bytes) tt__tpl_fail(c, TT_BADFILE, "template needs too much memory", NULL, "at most 128 MiB");
     c->arena_bytes += bytes;
     void *p = tt__arena_alloc(&c->arena, bytes ? bytes : 1);
     if (!p) tt__tpl_fail(c, TT_RESOURCE, "out of memory", NULL, NULL);

@@ -124,7 +124,7 @@ static void strings_marks(strings *g) {
 static void strings_special(strings *g) {
     static const char *const tokens[] = {"<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
         "<repo_name>", "<file_sep>", "<empty_output>", "<tool_call>", "</tool_call>", "<|im_", "end|>", "<|", "|>", "<<|im_end|>>", "<|IM_END|>", "<mask>", "<pad>", "[word]", "[left]", "[right]",
-        "<jupyter_code>", "<issue_start>", "fi\xC3\xA9", "e\xCC\x81t"};
+        "<jupyter_code>", "<issue_start>", "fi\xD0\xB9", "\xD0\xB8\xCC\x86\xD1\x82", "\xD0\xB9\xD1\x82"};
     static const char *const around[] = {"", "", "", " ", "  ", "\n", "user", "system\n", "a", "1", ".", "\xE3\x80\x80", "_", "\xC3\xA9"};
     for (uint32_t k = strings_range(g, 1, 5); k--;) {
         strings_put(g, STRINGS_PICK(g, around));
