@@ -131,11 +131,6 @@ static forward_ws forward_carve(const job *j, float *p, int64_t D) {
     return w;
 }
 
-static void scale_columns(float *x, int64_t rows, int lanes, const float *by) {
-    for (int64_t i = 0; i < rows; i++)
-        for (int c = 0; c < lanes; c++) x[i * lanes + c] *= by[c];
-}
-
 /* One key tile against one panel: panel p, tokens t0 …; `first`: O is not yet defined. */
 static void forward_step(const job *j, const forward_ws *w, int64_t p, int64_t n, int64_t tile_keys, int64_t j0, int64_t t0, bool causal, bool first) {
     const tt_kernels *k = j->k;
@@ -145,7 +140,7 @@ static void forward_step(const job *j, const forward_ws *w, int64_t p, int64_t n
     tiles_times_panel(k, w->kp, D, n, D, w->Q + p * D * nr, w->S, 0);
     if (causal) mask_future(w->S, nr, n, j0, t0);
     k->softmax_tile(w->S, n, nr, j->a->scale, w->m + p * nr, w->l + p * nr, w->alpha);
-    if (!first) scale_columns(O, D, nr, w->alpha);
+    if (!first) k->scale_lanes(O, D, nr, w->alpha);
     tiles_times_panel(k, w->vp, tile_keys, D, n, w->S, O, !first);
 }
 
@@ -154,7 +149,7 @@ static void forward_finish(const job *j, const forward_ws *w, int64_t p, int64_t
     const int nr = j->k->nr;
     float *O = w->O + p * a->D * nr, *transposed = w->convert, *l = w->l + p * nr;
     for (int i = 0; i < nr; i++) w->alpha[i] = 1.0f / l[i];
-    scale_columns(O, a->D, nr, w->alpha);
+    j->k->scale_lanes(O, a->D, nr, w->alpha);
     j->k->pack_rows(transposed, O, nr, (int)a->D, rows, (int)a->D);
     for (int64_t i = 0; i < rows; i++) {
         memcpy(a->out + (row0 + i) * a->ldo + head * a->D, transposed + i * a->D, (size_t)a->D * sizeof(float));

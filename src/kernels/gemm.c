@@ -25,6 +25,7 @@ enum {
     TEMP = 32 * 256,            /* floats of a decoded strip before packing */
     K_CHUNK = 2048,
     A_FLOATS = 2 * 1024 * 1024, /* packed part of A, all workers together */
+    A_STRIP = 32,               /* rows of a [K, M] operand packed at a time */
     SKINNY = 3                  /* up to so many rows, products row by row beat the tile */
 };
 
@@ -69,17 +70,37 @@ static float *a_tile(const job *j, int64_t tile) {
     return temp_of(j, (int)(tile % threads)) + TEMP + tile / threads * ((j->k1 - j->k0) * j->k->mr);
 }
 
-static void pack_a(void *arg, int64_t tile, int worker) {
+static void scale_a(const job *j, float *dst, int64_t floats) {
+    for (int64_t i = 0; j->alpha != 1.0f && i < floats; i++) dst[i] *= j->alpha;
+}
+
+/* A is [M, K]: a tile is mr of its rows. */
+static void pack_a_rows(void *arg, int64_t tile, int worker) {
     const job *j = arg;
     const int mr = j->k->mr;
     const int64_t m = j->m0 + tile * mr, k = j->k1 - j->k0;
-    const int lanes = (int)least(mr, j->m1 - m);
     float *dst = a_tile(j, tile);
     (void)worker;
-    if (j->a_layout == ROWS) j->k->pack_rows(dst, j->A + m * j->lda + j->k0, j->lda, lanes, k, mr);
-    else j->k->pack_cols(dst, j->A + j->k0 * j->lda + m, j->lda, k, lanes, mr);
-    if (j->alpha != 1.0f)
-        for (int64_t i = 0; i < k * mr; i++) dst[i] *= j->alpha;
+    j->k->pack_rows(dst, j->A + m * j->lda + j->k0, j->lda, (int)least(mr, j->m1 - m), k, mr);
+    scale_a(j, dst, k * mr);
+}
+
+/* A is [K, M]: some of its rows at a time are dealt to all tiles, so that memory is read along the rows. */
+static void pack_a_cols(void *arg, int64_t strip, int worker) {
+    const job *j = arg;
+    const int mr = j->k->mr;
+    const int64_t k = strip * A_STRIP, n = least(A_STRIP, j->k1 - j->k0 - k);
+    (void)worker;
+    for (int64_t m = j->m0; m < j->m1; m += mr) {
+        float *dst = a_tile(j, (m - j->m0) / mr) + k * mr;
+        j->k->pack_cols(dst, j->A + (j->k0 + k) * j->lda + m, j->lda, n, (int)least(mr, j->m1 - m), mr);
+        scale_a(j, dst, n * mr);
+    }
+}
+
+static void pack_a(job *j) {
+    if (j->a_layout == ROWS) tt__parallel(j->ctx, ceil_div(j->m1 - j->m0, j->k->mr), pack_a_rows, j);
+    else tt__parallel(j->ctx, ceil_div(j->k1 - j->k0, A_STRIP), pack_a_cols, j);
 }
 
 /* Panels of B for columns n0 … n1 and k block k0 … k1: [(n1 - n0) / nr][k1 - k0][nr]. */
@@ -151,7 +172,7 @@ static void run(job *j) {
         for (j->m0 = 0; j->m0 < j->M; j->m0 = j->m1) {
             j->m1 = least(j->m0 + m_block, j->M);
             choose_tiles(j);
-            tt__parallel(j->ctx, ceil_div(j->m1 - j->m0, j->k->mr), pack_a, j);
+            pack_a(j);
             tt__parallel(j->ctx, j->n_blocks * j->m_ranges, product_tile, j);
         }
     }
@@ -232,13 +253,19 @@ void tt__gemm(tt_ctx *ctx, int64_t M, int64_t N, int64_t K, float alpha, const f
     run(&j);
 }
 
-enum { MIRROR_ROWS = 64 };
+enum { MIRROR = 64 };
 
+/* Rows i … i + MIRROR of the lower triangle, from the upper one in square blocks; the block on the diagonal element by element. */
 static void mirror_tile(void *arg, int64_t tile, int worker) {
     const job *j = arg;
-    (void)worker;
-    for (int64_t i = tile * MIRROR_ROWS; i < least((tile + 1) * MIRROR_ROWS, j->N); i++)
-        for (int64_t c = 0; c < i; c++) j->C[i * j->ldc + c] = j->C[c * j->ldc + i];
+    const int64_t i0 = tile * MIRROR, rows = least(MIRROR, j->N - i0), ld = j->ldc;
+    float *block = temp_of(j, worker);
+    for (int64_t c = 0; c < i0; c += MIRROR) {
+        j->k->pack_rows(block, j->C + c * ld + i0, ld, MIRROR, rows, MIRROR);
+        for (int64_t i = 0; i < rows; i++) memcpy(j->C + (i0 + i) * ld + c, block + i * MIRROR, MIRROR * sizeof *block);
+    }
+    for (int64_t i = i0; i < i0 + rows; i++)
+        for (int64_t c = i0; c < i; c++) j->C[i * ld + c] = j->C[c * ld + i];
 }
 
 void tt__syrk(tt_ctx *ctx, const float *X, int64_t ldx, int64_t T, int64_t n, float *H) {
@@ -249,5 +276,5 @@ void tt__syrk(tt_ctx *ctx, const float *X, int64_t ldx, int64_t T, int64_t n, fl
     j.a_layout = j.b_layout = COLS;
     j.upper = true;
     run(&j);
-    tt__parallel(ctx, ceil_div(n, MIRROR_ROWS), mirror_tile, &j);
+    tt__parallel(ctx, ceil_div(n, MIRROR), mirror_tile, &j);
 }

@@ -150,6 +150,13 @@ static void softmax_tile(float *s, int64_t keys, int lanes, float scale, float *
     }
 }
 
+static void scale_lanes(float *x, int64_t rows, int lanes, const float *by) {
+    for (int j = 0; j < lanes; j += VN) {
+        const vf f = v_load(by + j);
+        for (int64_t i = 0; i < rows; i++) v_store(x + i * lanes + j, v_mul(v_load(x + i * lanes + j), f));
+    }
+}
+
 static void softmax_bwd_tile(float *s, float *dp, int64_t keys, int lanes, float scale, const float *lse, const float *delta) {
     const vf sc = v_set1(scale);
     for (int j = 0; j < lanes; j += VN) {
@@ -302,6 +309,7 @@ INLINE void override_elementwise(tt_kernels *k) {
     k->softmax_apply_f32 = softmax_apply_f32;
     k->softmax_exp_f32 = softmax_exp_f32;
     k->softmax_tile = softmax_tile;
+    k->scale_lanes = scale_lanes;
     k->softmax_bwd_tile = softmax_bwd_tile;
     k->f32_to_f16 = f32_to_f16;
     k->f16_to_f32 = f16_to_f32;

@@ -74,7 +74,7 @@ INLINE void transpose16(vf x[16]) {
 /* `rows` ≤ 16 rows of n ≤ 16 columns into dst[n][r], `lanes` ≤ 16 of them written. */
 INLINE void pack_block(float *dst, const float *src, int64_t ld, int rows, int64_t n, int r, int lanes) {
     vf x[16];
-    for (int i = 0; i < 16; i++) x[i] = i < rows ? v_load_n(src + i * ld, n) : v_zero();
+    for (int i = 0; i < 16; i++) x[i] = i >= rows ? v_zero() : n == 16 ? v_load(src + i * ld) : v_load_n(src + i * ld, n);
     transpose16(x);
     if (n == 16 && lanes == 16)
         for (int p = 0; p < 16; p++) v_store(dst + p * r, x[p]);
@@ -87,8 +87,11 @@ static void pack_rows(float *dst, const float *src, int64_t ld, int rows, int64_
         const int lanes = r - i < 16 ? r - i : 16, here = rows - i < 0 ? 0 : rows - i < 16 ? rows - i : 16;
         for (int64_t p = 0; p < k; p += 16) {
             const int64_t n = k - p < 16 ? k - p : 16;
-            if (here == 16 && lanes == 16 && n == 16) pack_block(dst + p * r + i, src + i * ld + p, ld, 16, 16, r, 16);
-            else pack_block(dst + p * r + i, src + i * ld + p, ld, here, n, r, lanes);
+            float *to = dst + p * r + i;
+            const float *from = src + i * ld + p;
+            if (here == 16 && lanes == 16 && n == 16) pack_block(to, from, ld, 16, 16, r, 16);
+            else if (here == MR && lanes == MR && n == 16) pack_block(to, from, ld, MR, 16, r, MR);
+            else pack_block(to, from, ld, here, n, r, lanes);
         }
     }
 }
