@@ -92,7 +92,7 @@ size_t tt__char_at(const str *s, size_t index) {
 void tt__out_add(cx *c, out *o, const char *s, const uint8_t *mark, size_t n) {
     if (n > TT_LIMIT_TEMPLATE_OUTPUT - o->n) tt__tpl_fail(c, TT_BADFILE, "template writes too much", NULL, "at most 16 MiB (TEMPLATE_OUTPUT)");
     if (n > o->cap - o->n) {
-        size_t cap = 2 * (o->n + n) + 256;
+        size_t cap = 2 * (o->n + n) + 16;
         char *p = tt__tpl_alloc(c, 2 * cap);
         if (o->n) memcpy(p, o->s, o->n);
         if (o->n) memcpy(p + cap, o->mark, o->n);

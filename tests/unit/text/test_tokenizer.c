@@ -17,6 +17,9 @@
 #define SLOWER 1.0
 #endif
 
+/* Time of this process, so that a busy machine does not fail a test. */
+static double cpu(void) { return (double)clock() / CLOCKS_PER_SEC; }
+
 /* ---- equality ---- */
 enum { STRINGS = 20000, BLOCK = 1000 };
 
@@ -176,14 +179,14 @@ TT_CASE(smollm2_loads_fast) {
     TT_CHECK_OK(tt__gguf_open(tt_test_model(), &g, &err));
     for (int i = 0; i < 5; i++) {
         tt_tokenizer *t;
-        double before = tt__now();
+        double before = cpu();
         TT_CHECK_OK(tt__tokenizer_from_gguf(g, &t, &err));
-        if (tt__now() - before < best) best = tt__now() - before;
+        if (cpu() - before < best) best = cpu() - before;
         tt__tokenizer_free(t);
     }
     tt__gguf_close(g);
     printf("  %.1f ms\n", best * 1e3);
-    TT_CHECK(best < 0.05 * SLOWER);
+    TT_CHECK(best < 0.03 * SLOWER);
 }
 
 TT_CASE(smollm2_chat_equals_one_string) {
@@ -368,8 +371,6 @@ TT_CASE(text_hides_no_markup) {
 }
 
 /* ---- time ---- */
-static double cpu(void) { return (double)clock() / CLOCKS_PER_SEC; }
-
 TT_CASE(splitters_are_linear) {
     static const char *const units[] = {"a", "A", " ", "\n", "\r\n", "1", ".", "'", "\t", "\xC3\xA9", "\xE4\xB8\xAD", "\xF0\x9F\x98\x80", " \n", "' ", "a1 ", "\xCC\x81"};
     size_t n = 4 << 20;
