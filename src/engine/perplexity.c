@@ -12,7 +12,8 @@ static tt_status open_runnable(tt_ctx *ctx, const char *ref, tt_numerics numeric
     o.numerics = numerics;
     TT_TRY(tt_model_open(ctx, ref, &o, out, err));
     const tt_model *m = *out;
-    TT_FAIL_IF(!m->net, err, TT_BADFILE, "cannot run this architecture|%s|%s||`show` and `convert` work on it", m->path, m->info.architecture);
+    TT_FAIL_IF(!m->net, err, TT_BADFILE, "cannot run this architecture|%s|%s||`show` and `convert` work on it", m->path,
+               m->info.architecture);
     TT_FAIL_IF(!m->tok, err, TT_BADFILE, "model has no tokenizer that this build can use|%s", m->path);
     return TT_OK;
 }
@@ -40,7 +41,8 @@ tt_status tt_perplexity(tt_ctx *ctx, const tt_perplexity_options *options, tt_pe
     }
     if (o->base) TT_TRY_GOTO(open_runnable(ctx, o->base, o->numerics, &base, err));
     tt_measure_job job = {
-        .net = model->net, .tok = model->tok, .prefix = prefix, .base = base ? base->net : NULL, .fast = o->numerics == TT_FAST, .model_ref = o->model,
+        .net = model->net, .tok = model->tok, .prefix = prefix, .base = base ? base->net : NULL, .fast = o->numerics == TT_FAST,
+            .model_ref = o->model,
         .data = o->data, .split = o->split, .n_ctx = o->n_ctx, .chunks = o->chunks, .documents = o->documents,
         .save_base = o->save_base, .load_base = o->load_base, .save_losses = o->save_losses,
     };
@@ -52,4 +54,5 @@ done:
     return st;
 }
 
-tt_status tt_compare_losses(const char *a, const char *b, tt_paired_report *report, tt_err *err) { return tt__compare_losses(a, b, report, err); }
+tt_status tt_compare_losses(const char *a, const char *b, tt_paired_report *report, tt_err *err) { return tt__compare_losses(a, b, report,
+        err); }

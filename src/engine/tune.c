@@ -43,7 +43,8 @@ static tt_status read_recipe(tuning *t, tt_err *err) {
     const char *text = t->o->recipe ? t->o->recipe : "prompt";
     TT_TRY(tt_recipe_parse(text, strlen(text), &t->recipe, err));
     const tt_method_info *info = tt_recipe_get_method(t->recipe, 0);
-    TT_FAIL_IF(tt_recipe_step_count(t->recipe) != 1 || strcmp(info->stage, "train") != 0, err, TT_USAGE, "tune takes one method that trains|recipe|%s|prompt(…)|use compress for the others", text);
+    TT_FAIL_IF(tt_recipe_step_count(t->recipe) != 1 || strcmp(info->stage, "train") != 0, err, TT_USAGE,
+               "tune takes one method that trains|recipe|%s|prompt(…)|use compress for the others", text);
     t->method = tt__method_of(info);
     tt_recipe_sha256(t->recipe, t->recipe_sha256);
     return tt_recipe_line(t->recipe, true, &t->line, err);
@@ -60,7 +61,8 @@ static tt_status name_teacher(tuning *t, tt_err *err) {
     const char *name = t->o->teacher;
     size_t n = name ? strlen(name) : 0;
     if (!name && t->model->gguf) TT_TRY(tt__gguf_str(t->model->gguf, "trimtab.base", false, &name, &n, err));
-    TT_FAIL_IF(!name, err, TT_USAGE, "loss=kl needs a teacher|%s|the model records none||name the dense model with --teacher, or use loss=ce", t->model->path);
+    TT_FAIL_IF(!name, err, TT_USAGE,
+               "loss=kl needs a teacher|%s|the model records none||name the dense model with --teacher, or use loss=ce", t->model->path);
     t->teacher_ref = tt__strndup(name, n);
     TT_FAIL_IF(!t->teacher_ref, err, TT_RESOURCE, "out of memory|a name");
     return TT_OK;
@@ -72,18 +74,21 @@ static tt_status is_recorded_base(const tuning *t, tt_err *err) {
     size_t n = 0;
     if (t->o->teacher) return TT_OK;
     TT_TRY(tt__gguf_str(t->model->gguf, "trimtab.base_sha256", false, &sha, &n, err));
-    TT_FAIL_IF(sha && (n != 64 || memcmp(sha, t->teacher_sha256, 64) != 0), err, TT_MISMATCH, "recorded teacher has changed|%s|%.12s…|%.*s…|name the dense model with --teacher",
+    TT_FAIL_IF(sha && (n != 64 || memcmp(sha, t->teacher_sha256, 64) != 0), err, TT_MISMATCH,
+               "recorded teacher has changed|%s|%.12s…|%.*s…|name the dense model with --teacher",
                t->teacher_ref, t->teacher_sha256, n < 12 ? (int)n : 12, sha);
     return TT_OK;
 }
 
 static tt_status same_vocabulary(const tt_tokenizer *a, const tt_tokenizer *b, const char *ref, tt_err *err) {
     int64_t n = tt__tokenizer_size(a);
-    TT_FAIL_IF(tt__tokenizer_size(b) != n, err, TT_USAGE, "teacher has another vocabulary|%s|%lld tokens|%lld", ref, (long long)tt__tokenizer_size(b), (long long)n);
+    TT_FAIL_IF(tt__tokenizer_size(b) != n, err, TT_USAGE, "teacher has another vocabulary|%s|%lld tokens|%lld", ref,
+               (long long)tt__tokenizer_size(b), (long long)n);
     for (int64_t i = 0; i < n; i++) {
         size_t na = 0, nb = 0;
         const char *x = tt__tokenizer_token(a, (int32_t)i, &na, NULL), *y = tt__tokenizer_token(b, (int32_t)i, &nb, NULL);
-        TT_FAIL_IF(na != nb || memcmp(x, y, na) != 0, err, TT_USAGE, "teacher has another vocabulary|%s, token %lld|%.*s|%.*s", ref, (long long)i, (int)nb, y, (int)na, x);
+        TT_FAIL_IF(na != nb || memcmp(x, y, na) != 0, err, TT_USAGE, "teacher has another vocabulary|%s, token %lld|%.*s|%.*s", ref,
+                   (long long)i, (int)nb, y, (int)na, x);
     }
     return TT_OK;
 }
@@ -223,7 +228,8 @@ static tt_status run(tuning *t, tt_tune_report *report, tt_err *err) {
     TT_TRY(read_text(t, err));
     tt_knobs knobs = {t->recipe, 0};
     tt_train_job job = {
-        .student = t->model->net, .teacher = t->teacher ? t->teacher->net : NULL, .tokenizer = t->model->tok, .train = &t->train, .valid = &t->valid,
+        .student = t->model->net, .teacher = t->teacher ? t->teacher->net : NULL, .tokenizer = t->model->tok, .train = &t->train,
+            .valid = &t->valid,
         .time = t->o->time, .seed = t->o->seed, .max_ram = t->o->max_ram, .state_dir = t->state, .output = t->o->output,
         .base_ref = t->o->model, .base_sha256 = t->base_sha256, .teacher_sha256 = t->teacher ? t->teacher_sha256 : NULL,
         .recipe_line = t->line, .recipe_sha256 = t->recipe_sha256, .data_sha256 = t->docs.sha256,

@@ -54,7 +54,8 @@ static int64_t argmax(const float *x, int64_t n) {
     return best;
 }
 
-tt_kld_row tt__kld_row(const float *logits, tt_row_score s, const float *base, float base_lse, float floor, int64_t n_vocab, int32_t target) {
+tt_kld_row tt__kld_row(const float *logits, tt_row_score s, const float *base, float base_lse, float floor, int64_t n_vocab,
+        int32_t target) {
     float lse = s.max + s.log_sum;
     double kld = 0;
     for (int64_t i = 0; i < n_vocab; i++) {
@@ -116,7 +117,8 @@ static double quantile(const float *sorted, size_t n, float fraction) {
 static tt_quantiles quantiles(float *v, size_t n) {
     qsort(v, n, sizeof *v, by_value);
     double median = n % 2 ? (double)v[n / 2] : 0.5 * ((double)v[n / 2] + (double)v[n / 2 - 1]);
-    return (tt_quantiles){.max = (double)v[n - 1], .q999 = quantile(v, n, 0.999f), .q99 = quantile(v, n, 0.99f), .q95 = quantile(v, n, 0.95f),
+    return (tt_quantiles){.max = (double)v[n - 1], .q999 = quantile(v, n, 0.999f), .q99 = quantile(v, n, 0.99f), .q95 = quantile(v, n,
+        0.95f),
                           .q90 = quantile(v, n, 0.9f), .median = median, .q10 = quantile(v, n, 0.1f), .q05 = quantile(v, n, 0.05f),
                           .q01 = quantile(v, n, 0.01f), .q001 = quantile(v, n, 0.001f), .min = (double)v[0]};
 }
@@ -137,7 +139,8 @@ bool tt__kld_finish(tt_kld_sums *s, tt_kld_stats *out) {
         .mean_ln_ratio = q.mean - p.mean, .mean_ln_ratio_err = ratio_var > 0 ? sqrt(ratio_var) : 0,
         .diff = ppl - base, .diff_err = diff_var > 0 ? sqrt(diff_var) : 0,
         .mean_kld = kld.mean, .mean_kld_err = kld.err, .kld = quantiles(s->klds, s->n),
-        .mean_dp = dp.mean, .mean_dp_err = dp.err, .rms_dp = rms, .rms_dp_err = rms > 0 ? 0.5 / rms * dp2.err : 0, .dp = quantiles(s->dps, s->n),
+        .mean_dp = dp.mean, .mean_dp_err = dp.err, .rms_dp = rms, .rms_dp_err = rms > 0 ? 0.5 / rms * dp2.err : 0, .dp = quantiles(s->dps,
+            s->n),
         .same_top = top, .same_top_err = sqrt(top * (1 - top) / (n - 1)),
     };
     out->ratio = exp(out->mean_ln_ratio);

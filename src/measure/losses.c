@@ -18,7 +18,8 @@ static const char MAGIC[8] = "TTLOSSES";
 
 struct tt_losses_writer { tt__writer *file; uint64_t n; };
 
-tt_status tt__losses_create(const char *path, const char *model_ref, const char *data_sha256, bool by_document, tt_losses_writer **out, tt_err *err) {
+tt_status tt__losses_create(const char *path, const char *model_ref, const char *data_sha256, bool by_document, tt_losses_writer **out,
+        tt_err *err) {
     *out = NULL;
     uint8_t head[HEADER] = {0};
     uint32_t word[2] = {VERSION, by_document ? FLAG_DOCUMENTS : 0};
@@ -64,11 +65,13 @@ void tt__losses_abort(tt_losses_writer *w) {
 
 static tt_status check(tt_losses *l, const char *path, tt_err *err) {
     const uint8_t *p = l->map.data;
-    TT_FAIL_IF(l->map.size < HEADER || memcmp(p, MAGIC, sizeof MAGIC) != 0, err, TT_BADFILE, "not a file of losses|%s|||write one with perplexity --save-losses", path);
+    TT_FAIL_IF(l->map.size < HEADER || memcmp(p, MAGIC, sizeof MAGIC) != 0, err, TT_BADFILE,
+               "not a file of losses|%s|||write one with perplexity --save-losses", path);
     TT_FAIL_IF(tt__rd32(p + 8) != VERSION, err, TT_BADFILE, "unknown version of a losses file|%s|%u|%d", path, tt__rd32(p + 8), VERSION);
     uint64_t bytes = 0;
     l->n = tt__rd64(p + AT_N);
-    TT_FAIL_IF(!tt__mul_u64(l->n, ENTRY, &bytes) || bytes != l->map.size - HEADER, err, TT_BADFILE, "losses file has the wrong length|%s|%llu bytes|%llu losses",
+    TT_FAIL_IF(!tt__mul_u64(l->n, ENTRY, &bytes) || bytes != l->map.size - HEADER, err, TT_BADFILE,
+               "losses file has the wrong length|%s|%llu bytes|%llu losses",
                path, (unsigned long long)l->map.size, (unsigned long long)l->n);
     TT_FAIL_IF(l->n == 0, err, TT_BADFILE, "losses file is empty|%s", path);
     l->by_document = tt__rd32(p + 12) & FLAG_DOCUMENTS;
@@ -77,7 +80,8 @@ static tt_status check(tt_losses *l, const char *path, tt_err *err) {
     uint32_t doc = 0;
     for (uint64_t i = 0; i < l->n; i++) {
         tt_loss_entry e = tt__losses_at(l, i);
-        TT_FAIL_IF(!isfinite(e.loss) || e.doc < doc, err, TT_BADFILE, "damaged losses file|%s, loss %llu|document %u, loss %g|finite losses, documents in order", path,
+        TT_FAIL_IF(!isfinite(e.loss) || e.doc < doc, err, TT_BADFILE,
+                   "damaged losses file|%s, loss %llu|document %u, loss %g|finite losses, documents in order", path,
                    (unsigned long long)i, e.doc, (double)e.loss);
         doc = e.doc;
     }

@@ -80,15 +80,18 @@ tt_interval tt__paired_interval(const double *d, const double *n, size_t documen
 /* ------------------------------------------------------------ two files ---- */
 
 static tt_status same_targets(const tt_losses *a, const tt_losses *b, size_t *documents, tt_err *err) {
-    TT_FAIL_IF(strcmp(a->data_sha256, b->data_sha256) != 0, err, TT_MISMATCH, "losses come from different texts|%s and %s|%.12s|%.12s", a->map.path, b->map.path,
+    TT_FAIL_IF(strcmp(a->data_sha256, b->data_sha256) != 0, err, TT_MISMATCH, "losses come from different texts|%s and %s|%.12s|%.12s",
+               a->map.path, b->map.path,
                b->data_sha256, a->data_sha256);
-    TT_FAIL_IF(a->by_document != b->by_document || a->n != b->n, err, TT_MISMATCH, "losses are of different targets|%s and %s|%llu|%llu|score both with the same -c and mode",
+    TT_FAIL_IF(a->by_document != b->by_document || a->n != b->n, err, TT_MISMATCH,
+               "losses are of different targets|%s and %s|%llu|%llu|score both with the same -c and mode",
                a->map.path, b->map.path, (unsigned long long)b->n, (unsigned long long)a->n);
     *documents = 0;
     for (uint64_t i = 0; i < a->n; i++) {
         tt_loss_entry x = tt__losses_at(a, i), y = tt__losses_at(b, i);
         TT_FAIL_IF(x.doc != y.doc || x.token != y.token || x.position != y.position, err, TT_MISMATCH,
-                   "losses are of different targets|%s and %s, target %llu|token %d at %u of document %u|token %d at %u of document %u", a->map.path, b->map.path,
+                   "losses are of different targets|%s and %s, target %llu|token %d at %u of document %u|token %d at %u of document %u",
+                       a->map.path, b->map.path,
                    (unsigned long long)i, y.token, y.position, y.doc, x.token, x.position, x.doc);
         *documents += i == 0 || tt__losses_at(a, i - 1).doc != x.doc;
     }

@@ -60,13 +60,19 @@ typedef struct measurer {
 static tt_status check_job(const tt_measure_job *j, tt_err *err) {
     int64_t P = j->prefix ? j->prefix->P : 0, most = j->net->hp.n_ctx - P;
     TT_FAIL_IF(!j->data && !j->load_base, err, TT_USAGE, "no text to score||||give -f FILE");
-    TT_FAIL_IF(j->n_ctx < 4 || j->n_ctx > most, err, TT_USAGE, "context size out of range|-c|%lld|4 to %lld, what the model was trained for less the tab", (long long)j->n_ctx, (long long)most);
-    TT_FAIL_IF(j->documents && (j->save_base || j->load_base), err, TT_USAGE, "base-logit files hold chunks, not documents||||use --base MODEL, or leave --documents out");
+    TT_FAIL_IF(j->n_ctx < 4 || j->n_ctx > most, err, TT_USAGE,
+               "context size out of range|-c|%lld|4 to %lld, what the model was trained for less the tab", (long long)j->n_ctx,
+               (long long)most);
+    TT_FAIL_IF(j->documents && (j->save_base || j->load_base), err, TT_USAGE,
+               "base-logit files hold chunks, not documents||||use --base MODEL, or leave --documents out");
     TT_FAIL_IF(j->base && j->load_base, err, TT_USAGE, "two bases given|--base and a base-logit file||one of them");
-    TT_FAIL_IF(j->save_base && (j->load_base || j->base), err, TT_USAGE, "a base-logit file is written by a run of its own||||first write it with the base model, then compare");
-    TT_FAIL_IF(j->base && j->base->hp.n_vocab != j->net->hp.n_vocab, err, TT_USAGE, "models have different vocabularies|--base|%lld tokens|%lld", (long long)j->base->hp.n_vocab,
+    TT_FAIL_IF(j->save_base && (j->load_base || j->base), err, TT_USAGE,
+               "a base-logit file is written by a run of its own||||first write it with the base model, then compare");
+    TT_FAIL_IF(j->base && j->base->hp.n_vocab != j->net->hp.n_vocab, err, TT_USAGE,
+               "models have different vocabularies|--base|%lld tokens|%lld", (long long)j->base->hp.n_vocab,
                (long long)j->net->hp.n_vocab);
-    TT_FAIL_IF(j->base && j->n_ctx > j->base->hp.n_ctx, err, TT_USAGE, "context is larger than the base model's|-c|%lld|at most %lld", (long long)j->n_ctx, (long long)j->base->hp.n_ctx);
+    TT_FAIL_IF(j->base && j->n_ctx > j->base->hp.n_ctx, err, TT_USAGE, "context is larger than the base model's|-c|%lld|at most %lld",
+               (long long)j->n_ctx, (long long)j->base->hp.n_ctx);
     return TT_OK;
 }
 
@@ -95,7 +101,8 @@ static tt_status cut_chunks(measurer *m, int64_t chunks, tt_err *err) {
 
 static tt_status plan_chunks(measurer *m, tt_err *err) {
     TT_TRY(tokenize_file(m, err));
-    TT_FAIL_IF(m->n_ids < 2 * (size_t)m->n_ctx, err, TT_USAGE, "text is too short for this context|%s|%zu tokens|at least %lld|lower -c, or add --documents", m->job->data, m->n_ids,
+    TT_FAIL_IF(m->n_ids < 2 * (size_t)m->n_ctx, err, TT_USAGE,
+               "text is too short for this context|%s|%zu tokens|at least %lld|lower -c, or add --documents", m->job->data, m->n_ids,
                (long long)(2 * m->n_ctx));
     return cut_chunks(m, m->job->chunks, err);
 }
@@ -107,26 +114,34 @@ static tt_status plan_from_base(measurer *m, tt_err *err) {
     const uint8_t *p = m->load.data;
     TT_FAIL_IF(m->load.size < BASE_HEADER || memcmp(p, "_logits_", 8) != 0, err, TT_BADFILE, "not a base-logit file|%s", path);
     uint64_t n_ctx = tt__rd32(p + 8), n_vocab = tt__rd32(p + 12), chunks = tt__rd32(p + 16), tokens = 0, rows = 0, bytes = 0, ids_bytes = 0;
-    TT_FAIL_IF(n_vocab != (uint64_t)m->n_vocab, err, TT_BADFILE, "base-logit file has another vocabulary|%s|%llu tokens|%lld", path, (unsigned long long)n_vocab, (long long)m->n_vocab);
-    TT_FAIL_IF(n_ctx < 4 || n_ctx > INT_MAX || chunks < 1 || chunks > INT_MAX, err, TT_BADFILE, "damaged base-logit file|%s|%llu chunks of %llu tokens", path,
+    TT_FAIL_IF(n_vocab != (uint64_t)m->n_vocab, err, TT_BADFILE, "base-logit file has another vocabulary|%s|%llu tokens|%lld", path,
+               (unsigned long long)n_vocab, (long long)m->n_vocab);
+    TT_FAIL_IF(n_ctx < 4 || n_ctx > INT_MAX || chunks < 1 || chunks > INT_MAX, err, TT_BADFILE,
+               "damaged base-logit file|%s|%llu chunks of %llu tokens", path,
                (unsigned long long)chunks, (unsigned long long)n_ctx);
-    bool fits = tt__mul_u64(n_ctx, chunks, &tokens) && tt__mul_u64(tokens, 4, &ids_bytes) && tt__mul_u64(chunks, n_ctx - 1 - n_ctx / 2, &rows) &&
-                tt__mul_u64(rows, 2 * (uint64_t)tt__base_row_units(m->n_vocab), &bytes) && tt__add_u64(bytes, ids_bytes, &bytes) && tt__add_u64(bytes, BASE_HEADER, &bytes);
-    TT_FAIL_IF(!fits || bytes != m->load.size, err, TT_BADFILE, "base-logit file has the wrong length|%s|%llu bytes|%llu chunks of %llu tokens, %llu bytes", path,
+    bool fits = tt__mul_u64(n_ctx, chunks, &tokens) && tt__mul_u64(tokens, 4, &ids_bytes) && tt__mul_u64(chunks, n_ctx - 1 - n_ctx / 2,
+        &rows) &&
+                tt__mul_u64(rows, 2 * (uint64_t)tt__base_row_units(m->n_vocab), &bytes) && tt__add_u64(bytes, ids_bytes, &bytes) &&
+                    tt__add_u64(bytes, BASE_HEADER, &bytes);
+    TT_FAIL_IF(!fits || bytes != m->load.size, err, TT_BADFILE,
+               "base-logit file has the wrong length|%s|%llu bytes|%llu chunks of %llu tokens, %llu bytes", path,
                (unsigned long long)m->load.size, (unsigned long long)chunks, (unsigned long long)n_ctx, (unsigned long long)bytes);
     m->load_at = BASE_HEADER + ids_bytes;
     if (m->job->data) TT_TRY(tokenize_file(m, err));
-    TT_FAIL_IF(m->ids && (m->n_ids < tokens || memcmp(m->ids, p + BASE_HEADER, ids_bytes) != 0), err, TT_MISMATCH, "base-logit file is of another text|%s|||%s", path, m->job->data);
+    TT_FAIL_IF(m->ids && (m->n_ids < tokens || memcmp(m->ids, p + BASE_HEADER, ids_bytes) != 0), err, TT_MISMATCH,
+               "base-logit file is of another text|%s|||%s", path, m->job->data);
     tt__free(m->ids);
     m->ids = NULL;
     m->n_ids = (size_t)tokens;
     TT_TRY(tt__new(&m->ids, m->n_ids, sizeof *m->ids, "tokens", err));
     memcpy(m->ids, p + BASE_HEADER, ids_bytes);
     for (size_t i = 0; i < m->n_ids; i++)
-        TT_FAIL_IF(m->ids[i] < 0 || m->ids[i] >= m->n_vocab, err, TT_BADFILE, "token id out of range|%s, token %zu|%d|below %lld", path, i, m->ids[i], (long long)m->n_vocab);
+        TT_FAIL_IF(m->ids[i] < 0 || m->ids[i] >= m->n_vocab, err, TT_BADFILE, "token id out of range|%s, token %zu|%d|below %lld", path, i,
+                   m->ids[i], (long long)m->n_vocab);
     if (!m->job->data) tt__sha256_hex(m->ids, ids_bytes, m->report->data_sha256);
     TT_FAIL_IF((int64_t)n_ctx > m->job->net->hp.n_ctx - (m->job->prefix ? m->job->prefix->P : 0), err, TT_USAGE,
-               "context of the base-logit file is too large for the model|%s|%llu|at most %lld", path, (unsigned long long)n_ctx, (long long)m->job->net->hp.n_ctx);
+               "context of the base-logit file is too large for the model|%s|%llu|at most %lld", path, (unsigned long long)n_ctx,
+                   (long long)m->job->net->hp.n_ctx);
     m->n_ctx = (int64_t)n_ctx;
     return cut_chunks(m, m->job->chunks, err);
 }
@@ -255,7 +270,9 @@ static tt_status score_rows(measurer *m, const window *w, int64_t r0, int64_t n,
     size_t doc_start = m->doc_start ? m->doc_start[w->doc] : 0;
     for (int64_t i = 0; i < n; i++) {
         double nll = m->rows[i].q.nll;
-        TT_FAIL_IF(!isfinite(nll), err, TT_FAIL, "loss is not a finite number|window %lld, target %zu|%g||the model's weights or the tab may be damaged", (long long)(w - m->windows),
+        TT_FAIL_IF(!isfinite(nll), err, TT_FAIL,
+                   "loss is not a finite number|window %lld, target %zu|%g||the model's weights or the tab may be damaged",
+                   (long long)(w - m->windows),
                    at + (size_t)i, nll);
         m->nll += nll;
         m->nll2 += nll * nll;

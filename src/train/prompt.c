@@ -71,9 +71,11 @@ static int32_t separator(const tt_tokenizer *t) {
     return id >= 0 ? id : tt__tokenizer_eos(t);
 }
 
-static tt_status pack(trainer *t, const tt_tokens *text, const char *what, uint64_t seed, tt_tokens *joined, tt_window **w, size_t *n, tt_err *err) {
+static tt_status pack(trainer *t, const tt_tokens *text, const char *what, uint64_t seed, tt_tokens *joined, tt_window **w, size_t *n,
+        tt_err *err) {
     TT_TRY(tt__windows_packed(text, t->o->length, separator(t->job->tokenizer), seed, joined, w, n, err));
-    TT_FAIL_IF(*n == 0, err, TT_USAGE, "%s text is too short|length=%lld|%zu tokens|at least one window|lower length, or give more text", what, (long long)t->o->length, text->n);
+    TT_FAIL_IF(*n == 0, err, TT_USAGE, "%s text is too short|length=%lld|%zu tokens|at least one window|lower length, or give more text",
+               what, (long long)t->o->length, text->n);
     return TT_OK;
 }
 
@@ -162,7 +164,8 @@ static tt_status first_tab(trainer *t, tt_err *err) {
 
 /* The fullest keep policy within max_ram; the teacher's runner and the buffers count. */
 static tt_status open_runners(trainer *t, tt_err *err) {
-    static const char *const names[] = {[TT_KEEP_BOUNDARY] = "block inputs", [TT_KEEP_ATTENTION] = "block inputs and attention", [TT_KEEP_ALL] = "all activations"};
+    static const char *const names[] = {[TT_KEEP_BOUNDARY] = "block inputs", [TT_KEEP_ATTENTION] = "block inputs and attention",
+        [TT_KEEP_ALL] = "all activations"};
     int64_t tokens = t->o->batch * t->o->length, rows = t->P + tokens, dt = t->kl ? t->job->teacher->hp.n_embd : 0;
     uint64_t others = (uint64_t)(2 * rows * t->d + tokens * dt + ARRAYS * t->n) * sizeof(float);
     if (t->kl) {
@@ -173,13 +176,16 @@ static tt_status open_runners(trainer *t, tt_err *err) {
     for (int keep = t->trains ? TT_KEEP_ALL : TT_KEEP_BOUNDARY;; keep--) {
         tt_runner_options o = {.max_rows = rows, .backward = true, .keep = (tt_keep)keep};
         TT_TRY(tt__runner_create(t->ctx, t->job->student, &o, &t->student, err));
-        uint64_t own = tt__runner_bytes(t->student) + (t->trains ? tt__runner_loss_bytes(t->student, t->kl) : 0), bytes = own + others, most = t->job->max_ram ? t->job->max_ram : (uint64_t)1 << 30;
+        uint64_t own = tt__runner_bytes(t->student) + (t->trains ? tt__runner_loss_bytes(t->student, t->kl) : 0);
+        uint64_t bytes = own + others, most = t->job->max_ram ? t->job->max_ram : (uint64_t)1 << 30;
         if (bytes <= most) {
-            tt__log(t->ctx, TT_LOG_INFO, "tune: keeps %s for the backward pass: %.0f MiB beside the weights (student %.0f, teacher %.0f)", names[keep], (double)bytes / 1048576,
+            tt__log(t->ctx, TT_LOG_INFO, "tune: keeps %s for the backward pass: %.0f MiB beside the weights (student %.0f, teacher %.0f)",
+                names[keep], (double)bytes / 1048576,
                     (double)own / 1048576, t->teacher ? (double)tt__runner_bytes(t->teacher) / 1048576 : 0);
             break;
         }
-        TT_FAIL_IF(keep == TT_KEEP_BOUNDARY, err, TT_RESOURCE, "a training step does not fit|max-ram|%.0f MiB needed|%.0f MiB|raise max-ram, or lower batch or length",
+        TT_FAIL_IF(keep == TT_KEEP_BOUNDARY, err, TT_RESOURCE,
+                   "a training step does not fit|max-ram|%.0f MiB needed|%.0f MiB|raise max-ram, or lower batch or length",
                    (double)bytes / 1048576, (double)most / 1048576);
         tt__runner_free(t->student);
         t->student = NULL;
@@ -309,9 +315,10 @@ static tt_status save_state(trainer *t, tt_err *err) {
 
 /* Counters that no run of ours can have written are refused, whatever the hash says. */
 static bool plausible(const trainer *t, const counters *c) {
-    return c->total >= 0 && c->step >= 0 && c->step <= c->total && c->updates >= 0 && c->good_step >= 0 && c->good_step <= c->step && c->good_updates >= 0 &&
-           c->best_step >= 0 && c->best_step <= c->step && c->halvings >= 0 && c->halvings <= MAX_HALVINGS && c->n_curve >= 0 && c->n_curve <= MAX_CURVE &&
-           (t->o->time > 0 || c->total == t->o->steps);
+    bool steps = c->total >= 0 && c->step >= 0 && c->step <= c->total && c->updates >= 0 && c->tokens_seen >= 0;
+    bool good = c->good_step >= 0 && c->good_step <= c->step && c->good_updates >= 0 && c->best_step >= 0 && c->best_step <= c->step;
+    bool rest = c->halvings >= 0 && c->halvings <= MAX_HALVINGS && c->n_curve >= 1 && c->n_curve <= MAX_CURVE;
+    return steps && good && rest && (t->o->time > 0 || c->total == t->o->steps);
 }
 
 static tt_status grow_curve(trainer *t, int64_t n, tt_err *err) {
@@ -329,7 +336,8 @@ static const char *take_state(trainer *t, const tt__map *map, tt_err *err) {
     uint8_t digest[SHA_BYTES];
     tt__sha256 s;
     counters c;
-    if (map->size < HEAD_BYTES + sizeof c + SHA_BYTES || memcmp(p, "TTPROMPT", 8) != 0 || tt__rd32(p + 8) != STATE_VERSION) return "it is not a state file of this version";
+    if (map->size < HEAD_BYTES + sizeof c + SHA_BYTES || memcmp(p, "TTPROMPT", 8) != 0 ||
+        tt__rd32(p + 8) != STATE_VERSION) return "it is not a state file of this version";
     if (memcmp(p + 16, t->fingerprint, sizeof t->fingerprint) != 0) return "model, teacher, recipe, text or seed changed";
     tt__sha256_init(&s);
     tt__sha256_update(&s, p, (size_t)map->size - SHA_BYTES);
@@ -368,9 +376,11 @@ static void mark_good(trainer *t) {
 
 static tt_status back_to_good(trainer *t, const char *what, double got, tt_err *err) {
     counters *c = &t->c;
-    TT_FAIL_IF(c->halvings == MAX_HALVINGS, err, TT_FAIL, "%s is not a finite number|step %lld|%g after %d halvings of the rate||lower lr; the last good tab is kept in %s", what,
+    TT_FAIL_IF(c->halvings == MAX_HALVINGS, err, TT_FAIL,
+               "%s is not a finite number|step %lld|%g after %d halvings of the rate||lower lr; the last good tab is kept in %s", what,
                (long long)c->step, got, MAX_HALVINGS, t->state_path);
-    tt__log(t->ctx, TT_LOG_WARN, "tune: %s at step %lld is %g; back to step %lld with half the rate", what, (long long)c->step, got, (long long)c->good_step);
+    tt__log(t->ctx, TT_LOG_WARN, "tune: %s at step %lld is %g; back to step %lld with half the rate", what, (long long)c->step, got,
+        (long long)c->good_step);
     copy_point(t->E, t->good, 3 * t->n);
     c->step = c->good_step, c->updates = c->good_updates, c->tokens_seen = c->good_tokens;
     c->recent_sum = 0, c->recent_n = 0;
@@ -395,7 +405,8 @@ static tt_status validation_point(trainer *t, tt_err *err) {
     t->curve[c->n_curve++] = (curve_point){c->step, c->recent_n ? c->recent_sum / (double)c->recent_n : 0, valid};
     c->recent_sum = 0, c->recent_n = 0;
     mark_good(t);
-    tt__log(t->ctx, TT_LOG_DEBUG, "tune: step %lld, validation loss %.5f, best %.5f at step %lld", (long long)c->step, valid, c->best_valid, (long long)c->best_step);
+    tt__log(t->ctx, TT_LOG_DEBUG, "tune: step %lld, validation loss %.5f, best %.5f at step %lld", (long long)c->step, valid, c->best_valid,
+        (long long)c->best_step);
     return TT_OK;
 }
 
@@ -440,7 +451,8 @@ static tt_status begin(trainer *t, tt_err *err) {
     double start = tt__now();
     double valid = 0;
     TT_TRY(validate(t, &valid, err));
-    TT_FAIL_IF(!isfinite(valid), err, TT_FAIL, "validation loss is not a finite number|step 0|%g||the model's weights may be damaged", valid);
+    TT_FAIL_IF(!isfinite(valid), err, TT_FAIL, "validation loss is not a finite number|step 0|%g||the model's weights may be damaged",
+               valid);
     t->c.first_valid = t->c.best_valid = valid;
     copy_point(t->best, t->E, t->n);
     TT_TRY(grow_curve(t, 1, err));
@@ -483,7 +495,8 @@ static json_t *curve_json(const trainer *t) {
     for (int64_t i = 0; i < t->c.n_curve; i++) {
         const curve_point *p = &t->curve[i];
         json_array_append_new(list, i == 0 ? json_pack("{s:I, s:f}", "step", (json_int_t)p->step, "valid", p->valid)
-                                           : json_pack("{s:I, s:f, s:f}", "step", (json_int_t)p->step, "train", p->train, "valid", p->valid));
+                                           : json_pack("{s:I, s:f, s:f}", "step", (json_int_t)p->step, "train", p->train, "valid",
+                                               p->valid));
     }
     return list;
 }
@@ -497,14 +510,19 @@ static int append(const char *text, size_t n, void *to) {
 static tt_status record(const trainer *t, tt__str *out, tt_err *err) {
     const tt_train_job *j = t->job;
     const counters *c = &t->c;
-    json_t *o = json_pack("{s:i, s:s, s:s?, s:s?, s:s?, s:s?, s:s?, s:s?, s:I, s:I}", "trimtab_tab", 1, "method", "prompt", "base_model", j->base_ref, "base_sha256", j->base_sha256,
-                          "teacher_sha256", j->teacher_sha256, "recipe", j->recipe_line, "recipe_sha256", j->recipe_sha256, "data_sha256", j->data_sha256, "seed",
+    json_t *o = json_pack("{s:i, s:s, s:s?, s:s?, s:s?, s:s?, s:s?, s:s?, s:I, s:I}", "trimtab_tab", 1, "method", "prompt", "base_model",
+        j->base_ref, "base_sha256", j->base_sha256,
+                          "teacher_sha256", j->teacher_sha256, "recipe", j->recipe_line, "recipe_sha256", j->recipe_sha256, "data_sha256",
+                              j->data_sha256, "seed",
                           (json_int_t)j->seed, "steps", (json_int_t)c->total);
-    json_t *more = t->trains ? json_pack("{s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:o}", "loss", t->kl ? "kl" : "ce", "best_step", (json_int_t)c->best_step, "tokens_seen",
-                                        (json_int_t)c->tokens_seen, "first_loss", c->first_loss, "last_loss", c->last_loss, "first_valid", c->first_valid, "best_valid",
+    json_t *more = t->trains ? json_pack("{s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:o}", "loss", t->kl ? "kl" : "ce", "best_step",
+        (json_int_t)c->best_step, "tokens_seen",
+                                        (json_int_t)c->tokens_seen, "first_loss", c->first_loss, "last_loss", c->last_loss, "first_valid",
+                                            c->first_valid, "best_valid",
                                         c->best_valid, "halvings", (json_int_t)c->halvings, "curve", curve_json(t))
                             : json_object();
-    bool ok = o && more && json_object_update(o, more) == 0 && json_dump_callback(o, append, out, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) == 0;
+    bool ok = o && more && json_object_update(o, more) == 0 && json_dump_callback(o, append, out,
+        JSON_INDENT(2) | JSON_REAL_PRECISION(9)) == 0;
     json_decref(o);
     json_decref(more);
     tt__str_puts(out, "\n");
@@ -513,7 +531,8 @@ static tt_status record(const trainer *t, tt__str *out, tt_err *err) {
 }
 
 static tt_status write_tab(trainer *t, tt_err *err) {
-    tt_peft_prompt p = {.tokens = t->P, .width = t->d, .embeddings = t->trains ? t->best : t->E, .base_model = (char *)(uintptr_t)t->job->base_ref,
+    tt_peft_prompt p = {.tokens = t->P, .width = t->d, .embeddings = t->trains ? t->best : t->E,
+        .base_model = (char *)(uintptr_t)t->job->base_ref,
                         .n_layers = t->job->student->hp.n_layer, .n_heads = t->job->student->hp.n_head};
     tt__str text = {0};
     tt_status st = record(t, &text, err);
@@ -525,9 +544,11 @@ static tt_status write_tab(trainer *t, tt_err *err) {
 static void fill_report(trainer *t) {
     const counters *c = &t->c;
     double seconds = c->seconds + tt__now() - t->began;
-    t->job->report = (tt_tune_report){.steps = c->total, .best_step = c->best_step, .tokens_seen = c->tokens_seen, .first_loss = c->first_loss, .last_loss = c->last_loss,
+    t->job->report = (tt_tune_report){.steps = c->total, .best_step = c->best_step, .tokens_seen = c->tokens_seen,
+        .first_loss = c->first_loss, .last_loss = c->last_loss,
                                       .best_valid = c->best_valid, .first_valid = c->first_valid, .seconds = seconds,
-                                      .seconds_per_step = c->total > 0 ? seconds / (double)c->total : 0, .peak_bytes = tt__mem_peak(), .resumed = t->resumed};
+                                      .seconds_per_step = c->total > 0 ? seconds / (double)c->total : 0, .peak_bytes = tt__mem_peak(),
+                                          .resumed = t->resumed};
 }
 
 /* ------------------------------------------------------------ the whole ---- */
@@ -535,13 +556,16 @@ static void fill_report(trainer *t) {
 static tt_status check_job(const trainer *t, tt_err *err) {
     const tt_net *student = t->job->student, *teacher = t->job->teacher;
     int64_t positions = t->P + t->o->length;
-    TT_FAIL_IF(positions > student->hp.n_ctx, err, TT_USAGE, "tab and text are longer than the model's context|tokens + length|%lld|at most %lld", (long long)positions,
+    TT_FAIL_IF(positions > student->hp.n_ctx, err, TT_USAGE,
+               "tab and text are longer than the model's context|tokens + length|%lld|at most %lld", (long long)positions,
                (long long)student->hp.n_ctx);
     if (!t->kl) return TT_OK;
     TT_FAIL_IF(!teacher, err, TT_USAGE, "loss=kl needs a teacher||none||name the dense model with --teacher, or use loss=ce");
-    TT_FAIL_IF(teacher->hp.n_vocab != student->hp.n_vocab, err, TT_USAGE, "teacher has another vocabulary|--teacher|%lld tokens|%lld", (long long)teacher->hp.n_vocab,
+    TT_FAIL_IF(teacher->hp.n_vocab != student->hp.n_vocab, err, TT_USAGE, "teacher has another vocabulary|--teacher|%lld tokens|%lld",
+               (long long)teacher->hp.n_vocab,
                (long long)student->hp.n_vocab);
-    TT_FAIL_IF(t->o->length > teacher->hp.n_ctx, err, TT_USAGE, "length is larger than the teacher's context|length|%lld|at most %lld", (long long)t->o->length,
+    TT_FAIL_IF(t->o->length > teacher->hp.n_ctx, err, TT_USAGE, "length is larger than the teacher's context|length|%lld|at most %lld",
+               (long long)t->o->length,
                (long long)teacher->hp.n_ctx);
     return TT_OK;
 }
@@ -554,7 +578,8 @@ static tt_status open_trainer(trainer *t, tt_err *err) {
     t->E = t->arrays, t->m = t->E + t->n, t->v = t->m + t->n, t->good = t->v + t->n, t->best = t->good + 3 * t->n;
     take_fingerprint(t);
     TT_TRY(load_state(t, err));
-    TT_FAIL_IF(!t->resumed && !t->job->force && tt__exists(t->job->output), err, TT_USAGE, "output exists|%s|||use --force to replace it", t->job->output);
+    TT_FAIL_IF(!t->resumed && !t->job->force && tt__exists(t->job->output), err, TT_USAGE, "output exists|%s|||use --force to replace it",
+               t->job->output);
     TT_TRY(open_runners(t, err));
     return t->trains ? prepare_data(t, err) : TT_OK;
 }
@@ -567,7 +592,8 @@ static tt_status finish(trainer *t, tt_err *err) {
     char line[600];
     tt_status st = tt__remove(t->state_path, &why);
     if (st == TT_OK && tt__exists(t->job->state_dir)) st = tt__remove(t->job->state_dir, &why);
-    if (st != TT_OK) tt__log(t->ctx, TT_LOG_WARN, "tune: the tab is written, but its state stays: %s", tt_err_line(&why, line, sizeof line));
+    if (st != TT_OK) tt__log(t->ctx, TT_LOG_WARN, "tune: the tab is written, but its state stays: %s", tt_err_line(&why, line,
+        sizeof line));
     return TT_OK;
 }
 

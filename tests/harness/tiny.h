@@ -42,8 +42,10 @@ static inline void tiny_tokenizer(tt_gguf_writer *w, bool add_bos) {
 
 static inline void tiny_hparams(tt_gguf_writer *w) {
     static const struct { const char *key; uint32_t value; } keys[] = {
-        {"llama.block_count", TINY_L}, {"llama.embedding_length", TINY_D}, {"llama.feed_forward_length", TINY_FF}, {"llama.attention.head_count", TINY_H},
-        {"llama.attention.head_count_kv", TINY_HKV}, {"llama.context_length", TINY_CTX}, {"llama.rope.dimension_count", TINY_D / TINY_H}, {"llama.vocab_size", TINY_V}};
+        {"llama.block_count", TINY_L}, {"llama.embedding_length", TINY_D}, {"llama.feed_forward_length", TINY_FF},
+            {"llama.attention.head_count", TINY_H},
+        {"llama.attention.head_count_kv", TINY_HKV}, {"llama.context_length", TINY_CTX}, {"llama.rope.dimension_count", TINY_D / TINY_H},
+            {"llama.vocab_size", TINY_V}};
     tt_err err = {0};
     TT_CHECK_OK(tt__gguf_set_str(w, "general.architecture", "llama", &err));
     TT_CHECK_OK(tt__gguf_set_str(w, "general.name", "tiny", &err));
@@ -58,7 +60,8 @@ static inline void tiny_matrix(tiny_weights *t, const char *name, uint64_t rows,
     tt_err err = {0};
     float *x = t->data + t->used;
     uint64_t ne[2] = {cols, rows};
-    for (uint64_t i = 0; i < rows * cols; i++) x[i] = (float)(spread * (tt__rng_normal(&t->rng) + (noise > 0 ? noise * tt__rng_normal(&t->damage) : 0)));
+    for (uint64_t i = 0; i < rows * cols; i++) x[i] = (float)(spread * (tt__rng_normal(&t->rng) + (noise > 0
+        ? noise * tt__rng_normal(&t->damage) : 0)));
     t->used += rows * cols;
     TT_CHECK_OK(tt__gguf_add_tensor(t->w, name, TT_F32, 2, ne, x, NULL, NULL, &err));
 }
@@ -73,8 +76,10 @@ static inline void tiny_gain(tiny_weights *t, const char *name) {
 }
 
 static inline void tiny_write(const char *path, uint64_t seed, double noise, bool add_bos) {
-    static const struct { const char *name; int rows, cols; } m[] = {{"attn_q", TINY_D, TINY_D}, {"attn_k", TINY_D / 2, TINY_D}, {"attn_v", TINY_D / 2, TINY_D},
-                                                                   {"attn_output", TINY_D, TINY_D}, {"ffn_gate", TINY_FF, TINY_D}, {"ffn_up", TINY_FF, TINY_D},
+    static const struct { const char *name; int rows, cols; } m[] = {{"attn_q", TINY_D, TINY_D}, {"attn_k", TINY_D / 2, TINY_D}, {"attn_v",
+        TINY_D / 2, TINY_D},
+                                                                   {"attn_output", TINY_D, TINY_D}, {"ffn_gate", TINY_FF, TINY_D},
+                                                                       {"ffn_up", TINY_FF, TINY_D},
                                                                    {"ffn_down", TINY_D, TINY_FF}};
     tt_err err = {0};
     char name[64];
@@ -103,7 +108,8 @@ static inline void tiny_write(const char *path, uint64_t seed, double noise, boo
 
 /* n words from a small vocabulary, with a line break now and then: text with something to learn in it. Freed with tt__free. */
 static inline char *tiny_text(uint64_t seed, int n) {
-    static const char *const words[] = {"the", "tab", "moves", "rudder", "ship", "small", "steers", "and", "a", "back", "then", "turns", "water", "of"};
+    static const char *const words[] = {"the", "tab", "moves", "rudder", "ship", "small", "steers", "and", "a", "back", "then", "turns",
+        "water", "of"};
     tt__rng rng;
     tt__str s = {0};
     tt__rng_seed(&rng, seed);

@@ -28,7 +28,8 @@
 
 #include <string.h>
 
-static tt_prompt_init init_of(const char *s) { return !strcmp(s, "text") ? TT_PROMPT_TEXT : !strcmp(s, "random") ? TT_PROMPT_RANDOM : TT_PROMPT_VOCAB; }
+static tt_prompt_init init_of(const char *s) { return !strcmp(s, "text") ? TT_PROMPT_TEXT : !strcmp(s, "random") ? TT_PROMPT_RANDOM
+        : TT_PROMPT_VOCAB; }
 
 static tt_status train(tt_ctx *ctx, const tt_knobs *k, tt_train_job *job, tt_err *err) {
     tt_prompt_options o = {
@@ -44,9 +45,11 @@ static tt_status train(tt_ctx *ctx, const tt_knobs *k, tt_train_job *job, tt_err
 
 static const tt_knob knobs[] = {
     {"tokens", TT_KNOB_INT, 1, 8192, TT_LOG, NULL, "32", NULL, "virtual tokens: rows of the tab, cached positions when served"},
-    {"loss", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "kl|ce", "kl", NULL, "kl: the dense model's distribution (needs a teacher); ce: the next token, the paper's"},
+    {"loss", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "kl|ce", "kl", NULL,
+        "kl: the dense model's distribution (needs a teacher); ce: the next token, the paper's"},
     {"steps", TT_KNOB_INT, 0, 1000000, TT_LOG, NULL, "300", NULL, "training steps; 0 writes the untrained tab"},
-    {"time", TT_KNOB_DURATION, 0, 2592000, TT_LINEAR, NULL, "0", "steps>0", "time budget, turned into a number of steps once (replaces steps); 0: none"},
+    {"time", TT_KNOB_DURATION, 0, 2592000, TT_LINEAR, NULL, "0", "steps>0",
+        "time budget, turned into a number of steps once (replaces steps); 0: none"},
     {"batch", TT_KNOB_INT, 1, 1024, TT_LOG, NULL, "2", "steps>0", "windows of a step"},
     {"length", TT_KNOB_INT, 8, 65536, TT_LOG, NULL, "256", "steps>0", "tokens of a window"},
     {"lr", TT_KNOB_REAL, 1e-7, 10, TT_LOG, NULL, "8e-3", "steps>0", "learning rate, falling linearly to 0"},
@@ -55,7 +58,8 @@ static const tt_knob knobs[] = {
     {"beta1", TT_KNOB_REAL, 0, 0.9999, TT_LINEAR, NULL, "0.9", "steps>0", "AdamW's decay of the first moment"},
     {"beta2", TT_KNOB_REAL, 0, 0.999999, TT_LINEAR, NULL, "0.999", "steps>0", "AdamW's decay of the second moment"},
     {"decay", TT_KNOB_REAL, 0, 1, TT_LINEAR, NULL, "0", "steps>0", "AdamW's weight decay"},
-    {"init", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "vocab|text|random", "vocab", NULL, "first rows: frequent tokens of the text by seed, init_text repeated, or uniform(-0.5, 0.5)"},
+    {"init", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "vocab|text|random", "vocab", NULL,
+        "first rows: frequent tokens of the text by seed, init_text repeated, or uniform(-0.5, 0.5)"},
     {"init_text", TT_KNOB_TEXT, 0, 0, TT_LINEAR, NULL, "", "init=text", "text whose tokens fill the first rows"},
     {"valid_every", TT_KNOB_INT, 1, 100000, TT_LOG, NULL, "50", "steps>0", "steps between validations; the best tab is kept"},
     {"valid_windows", TT_KNOB_INT, 1, 100000, TT_LOG, NULL, "16", "steps>0", "held-out windows of a validation"},
@@ -64,8 +68,10 @@ static const tt_knob knobs[] = {
 static const tt_train_vtable vtable = {.train = train};
 
 const tt_method tt__method_prompt = {
-    .info = {.name = "prompt", .family = "tuning", .title = "Compress, Then Prompt: Improving Accuracy-Efficiency Trade-off of LLM Inference with Transferable Prompt",
-             .id = "arXiv:2305.11186", .year = 2023, .summary = "a few learned input vectors win back quality for a few cached positions", .version = 1, .stage = "train",
+    .info = {.name = "prompt", .family = "tuning",
+        .title = "Compress, Then Prompt: Improving Accuracy-Efficiency Trade-off of LLM Inference with Transferable Prompt",
+             .id = "arXiv:2305.11186", .year = 2023, .summary = "a few learned input vectors win back quality for a few cached positions",
+                 .version = 1, .stage = "train",
              .knobs = knobs, .n_knobs = sizeof knobs / sizeof *knobs},
     .train = &vtable,
 };

@@ -7,7 +7,8 @@
 typedef struct files { const char *whole, *damaged, *text, *held_out, *tab; tt_ctx *ctx; } files;
 
 static files make(int threads) {
-    files f = {.whole = tt_test_path("whole.gguf"), .damaged = tt_test_path("damaged.gguf"), .tab = tt_test_path("tab"), .ctx = tt_test_ctx(threads, NULL)};
+    files f = {.whole = tt_test_path("whole.gguf"), .damaged = tt_test_path("damaged.gguf"), .tab = tt_test_path("tab"),
+        .ctx = tt_test_ctx(threads, NULL)};
     char *a = tiny_text(1, 1500), *b = tiny_text(2, 500);
     tiny_write(f.whole, 5, 0, false);
     tiny_write(f.damaged, 5, 0.5, false);

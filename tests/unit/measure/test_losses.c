@@ -63,9 +63,12 @@ TT_CASE(damaged_losses_are_refused) {
     size_t n = 0;
     TT_CHECK_OK(tt__read_file(write_losses("a", 0, 100, SHA), 1 << 20, &bytes, &n, &err));
     tt_losses l;
-    for (size_t cut = 0; cut < n; cut += cut < 240 ? 1 : 16) TT_CHECK_FAILS(TT_BADFILE, tt__losses_open(tt_test_file("cut", bytes, cut), &l, &err));
-    static const struct { size_t at; uint8_t value; const char *what; } damage[] = {{0, 'X', "magic"}, {8, 9, "version"}, {16, 200, "count"}, {23, 0x80, "huge count"},
-                                                                                  {216 + 15, 0x7f, "infinite loss"}, {216 + 3, 1, "documents out of order"}};
+    for (size_t cut = 0; cut < n; cut += cut < 240 ? 1 : 16) TT_CHECK_FAILS(TT_BADFILE, tt__losses_open(tt_test_file("cut", bytes, cut), &l,
+        &err));
+    static const struct { size_t at; uint8_t value; const char *what; } damage[] = {{0, 'X', "magic"}, {8, 9, "version"}, {16, 200,
+        "count"}, {23, 0x80, "huge count"},
+                                                                                  {216 + 15, 0x7f, "infinite loss"}, {216 + 3, 1,
+                                                                                      "documents out of order"}};
     for (size_t i = 0; i < sizeof damage / sizeof *damage; i++) {
         char *copy = tt__alloc(n);
         memcpy(copy, bytes, n);

@@ -145,7 +145,8 @@ TT_CASE(documents_score_all_but_the_first_of_a_window) {
     for (size_t d = 0; d < t.n_docs; d++)
         for (size_t at = t.start[d]; at < t.start[d + 1]; at += 20) {
             int64_t n = t.start[d + 1] - at < 20 ? (int64_t)(t.start[d + 1] - at) : 20;
-            for (int64_t row = 0; row + 1 < n; row++, targets++) sum += plain_nll(r, r->net[0], t.ids + at, n, row, t.ids[at + (size_t)row + 1]);
+            for (int64_t row = 0; row + 1 < n; row++, targets++) sum += plain_nll(r, r->net[0], t.ids + at, n, row,
+                t.ids[at + (size_t)row + 1]);
         }
     TT_CHECK_EQ(r->report.documents, 2);                 /* the third has one token and no target */
     TT_CHECK_EQ(r->report.tokens, targets);
@@ -225,8 +226,10 @@ TT_CASE(base_file_has_the_documented_layout) {
     TT_CHECK_OK(run(r, &err));
     TT_CHECK_EQ(r->report.tokens, 62);
     TT_CHECK(!r->report.has_kld);                       /* fewer than 100 */
-    static const struct { size_t at; uint8_t value; const char *what; } damage[] = {{0, 'x', "magic"}, {12, 7, "vocabulary"}, {16, 3, "chunks"}, {19, 0x80, "huge chunk count"},
-                                                                                  {11, 0x7f, "huge context"}, {23, 0x7f, "token id"}, {8, 0, "no context"}};
+    static const struct { size_t at; uint8_t value; const char *what; } damage[] = {{0, 'x', "magic"}, {12, 7, "vocabulary"}, {16, 3,
+        "chunks"}, {19, 0x80, "huge chunk count"},
+                                                                                  {11, 0x7f, "huge context"}, {23, 0x7f, "token id"}, {8, 0,
+                                                                                      "no context"}};
     for (size_t i = 0; i < sizeof damage / sizeof *damage; i++) {
         uint8_t keep = (uint8_t)p[damage[i].at];
         p[damage[i].at] = (char)damage[i].value;
@@ -280,7 +283,8 @@ TT_CASE(every_allocation_may_fail) {
 
 enum { P = 5, T = 24, S = 2 };
 
-typedef struct batch { tt_runner *runner; float E[P * TINY_D], X[(P + 2 * S * T) * TINY_D], row_loss[P + 2 * S * T]; int32_t target[P + 2 * S * T]; } batch;
+typedef struct batch { tt_runner *runner; float E[P * TINY_D], X[(P + 2 * S * T) * TINY_D],
+        row_loss[P + 2 * S * T]; int32_t target[P + 2 * S * T]; } batch;
 
 static void make_tab(float *E) {
     tt__rng rng;

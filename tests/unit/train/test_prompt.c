@@ -53,10 +53,13 @@ static rig *rig_open(tt_ctx *ctx, const char *dir, const char *output) {
     tokens_of(r, 2, 300, &r->valid);
     snprintf(r->output, sizeof r->output, "%s/%s", dir, output);
     snprintf(r->state, sizeof r->state, "%s/%s.state", dir, output);
-    r->o = (tt_prompt_options){.tokens = 6, .steps = 24, .kl = true, .batch = 2, .length = 32, .valid_every = 5, .valid_windows = 4, .lr = 0.05, .clip = 1, .beta1 = 0.9,
+    r->o = (tt_prompt_options){.tokens = 6, .steps = 24, .kl = true, .batch = 2, .length = 32, .valid_every = 5, .valid_windows = 4,
+        .lr = 0.05, .clip = 1, .beta1 = 0.9,
                                .beta2 = 0.999, .warmup = 2};
-    r->job = (tt_train_job){.student = r->net[0], .teacher = r->net[1], .tokenizer = r->tok, .train = &r->train, .valid = &r->valid, .seed = 3, .state_dir = r->state,
-                            .output = r->output, .base_ref = "tiny", .base_sha256 = SHA, .teacher_sha256 = "11", .recipe_line = "prompt", .recipe_sha256 = "22",
+    r->job = (tt_train_job){.student = r->net[0], .teacher = r->net[1], .tokenizer = r->tok, .train = &r->train, .valid = &r->valid,
+        .seed = 3, .state_dir = r->state,
+                            .output = r->output, .base_ref = "tiny", .base_sha256 = SHA, .teacher_sha256 = "11", .recipe_line = "prompt",
+                                .recipe_sha256 = "22",
                             .data_sha256 = "33", .resume = true, .checkpoint_seconds = 3600};
     return r;
 }
@@ -80,7 +83,8 @@ static bool same_bytes(const char *dir_a, const char *dir_b) {
     for (int i = 0; i < 3; i++) {
         char *a = NULL, *b = NULL, *pa = tt__path_join(dir_a, files[i]), *pb = tt__path_join(dir_b, files[i]);
         size_t na = 0, nb = 1;
-        same = same && tt__read_file(pa, 1 << 24, &a, &na, NULL) == TT_OK && tt__read_file(pb, 1 << 24, &b, &nb, NULL) == TT_OK && na == nb && memcmp(a, b, na) == 0;
+        same = same && tt__read_file(pa, 1 << 24, &a, &na, NULL) == TT_OK && tt__read_file(pb, 1 << 24, &b, &nb, NULL) == TT_OK &&
+            na == nb && memcmp(a, b, na) == 0;
         tt__free(a);
         tt__free(b);
         tt__free(pa);
@@ -326,7 +330,8 @@ static tt_status short_run(void *arg, tt_err *err) {
     tt_err why = {0};
     tt_status st = train(r, err);
     if (tt__fault_fired() && tt__exists(r->output)) {
-        if (tt__peft_load(r->output, &p, &why) != TT_OK) tt_test_fail(__FILE__, __LINE__, "after \"%s\": %s", err->what, tt_test_err_line(why.status, &why));
+        if (tt__peft_load(r->output, &p, &why) != TT_OK) tt_test_fail(__FILE__, __LINE__, "after \"%s\": %s", err->what,
+            tt_test_err_line(why.status, &why));
         tt__peft_free(&p);
     }
     return st;
