@@ -152,18 +152,23 @@ INLINE __m512i unpack_stream(int bits, const uint8_t **p, int n) {
     return _mm512_and_si512(codes, _mm512_set1_epi8((char)((1 << bits) - 1)));
 }
 
-/* Scale and half-grid flag of 64 columns: two halves of 32 lanes' columns when groups are of 32. */
+/* Scale and half-grid flags of 64 columns; with `pair` (groups of 32) the upper half of them has a scale of its own. */
 typedef struct block_scale { vf d; __mmask64 half; __mmask16 half_lanes; } block_scale;
 
-INLINE block_scale scale_at(const uint16_t *scales, int64_t scale_count, int group, int64_t c) {
-    const int64_t first = c / group, second = group > 32 || first + 1 >= scale_count ? first : first + 1;
-    const uint16_t a = scales[first], b = scales[second];
-    block_scale s;
-    s.d = _mm512_mask_blend_ps(0xff00, v_set1(_cvtsh_ss(a & 0x7fffu)), v_set1(_cvtsh_ss(b & 0x7fffu)));
-    s.half = (a & 0x8000u ? 0x00000000ffffffffull : 0) | (b & 0x8000u ? 0xffffffff00000000ull : 0);
-    s.half_lanes = (__mmask16)((a & 0x8000u ? 0x00ff : 0) | (b & 0x8000u ? 0xff00 : 0));
+INLINE block_scale scale_at(const uint16_t *scales, int64_t scale_count, int group, int pair, int64_t c) {
+    const int64_t first = pair ? c / 32 : c / group;
+    const uint16_t a = scales[first];
+    block_scale s = {.d = v_set1(_cvtsh_ss(a & 0x7fffu)), .half = 0 - (uint64_t)(a >> 15), .half_lanes = (__mmask16)(0 - (a >> 15))};
+    if (pair) {
+        const uint16_t b = scales[first + 1 < scale_count ? first + 1 : first];
+        s.d = _mm512_mask_blend_ps(0xff00, s.d, v_set1(_cvtsh_ss(b & 0x7fffu)));
+        s.half = (s.half & 0x00000000ffffffffull) | (0 - (uint64_t)(b >> 15)) << 32;
+        s.half_lanes = (__mmask16)((s.half_lanes & 0x00ff) | (0 - (b >> 15)) << 8);
+    }
     return s;
 }
+
+enum { AHEAD = 1536 };                  /* bytes: the four rows after these four, more or less */
 
 typedef struct sparse_row { const uint64_t *mask; const uint8_t *codes; const uint16_t *scales; } sparse_row;
 typedef struct xsparse { __m512i q, start; vf d; } xsparse;
@@ -179,13 +184,15 @@ INLINE xsparse load_xsparse(int bits, const tokens *x, int t, int64_t b, int n) 
     return v;
 }
 
-INLINE void sparse_step(int bits, int group, sparse_row w[4], int64_t scale_count, int R, const tokens *x, int T, int64_t b, int n, vf acc[4][MANY]) {
+INLINE void sparse_step(int bits, int group, int pair, sparse_row w[4], int64_t scale_count, int R, const tokens *x, int T, int64_t b, int n, vf acc[4][MANY]) {
     xsparse xv[MANY];
     for (int t = 0; t < T; t++) xv[t] = load_xsparse(bits, x, t, b, n);
     for (int r = 0; r < R; r++) {
         const uint64_t mask = w[r].mask[b / 2];
+        _mm_prefetch((const char *)(w[r].codes + AHEAD), _MM_HINT_T0);
+        if (b % 16 == 0) _mm_prefetch((const char *)(w[r].mask + b / 2) + AHEAD, _MM_HINT_T0);
         const __m512i codes = unpack_stream(bits, &w[r].codes, __builtin_popcountll(mask));
-        const block_scale s = scale_at(w[r].scales, scale_count, group, 32 * b);
+        const block_scale s = scale_at(w[r].scales, scale_count, group, pair, 32 * b);
         if (bits < 8) {
             const __m512i placed = _mm512_mask_expand_epi8(_mm512_set1_epi8((char)(1 << (bits - 1))), mask, codes);
             const __m512i twice = _mm512_add_epi8(placed, placed);
@@ -206,14 +213,14 @@ INLINE void sparse_step(int bits, int group, sparse_row w[4], int64_t scale_coun
     }
 }
 
-INLINE void sparse_rows(int bits, int group, const sparse_row *rows, int64_t cols, int64_t scale_count, int R, const tokens *x, int T, float *y, int64_t ldy) {
+INLINE void sparse_rows(int bits, int group, int pair, const sparse_row *rows, int64_t cols, int64_t scale_count, int R, const tokens *x, int T, float *y, int64_t ldy) {
     sparse_row w[4];
     vf acc[4][MANY];
     int64_t c = 0;
     for (int r = 0; r < R; r++) w[r] = rows[r];
     clear_sums(acc, R, T);
-    for (; c + 64 <= cols; c += 64) sparse_step(bits, group, w, scale_count, R, x, T, c / 32, 2, acc);
-    if (c < cols) sparse_step(bits, group, w, scale_count, R, x, T, c / 32, (int)((cols - c + 31) / 32), acc);
+    for (; c + 64 <= cols; c += 64) sparse_step(bits, group, pair, w, scale_count, R, x, T, c / 32, 2, acc);
+    if (c < cols) sparse_step(bits, group, pair, w, scale_count, R, x, T, c / 32, (int)((cols - c + 31) / 32), acc);
     store_sums(acc, R, T, y, ldy);
 }
 
@@ -221,27 +228,27 @@ static void rowdot_sparseq(const uint64_t *mask, int64_t mask_stride, const uint
                            int64_t scale_stride, int bits, int group, int64_t rows, int64_t cols, const tt_q8 *x, float *y, int64_t ldy) {
     const int64_t scale_count = (cols + group - 1) / group;
     sparse_row four[4];
-#define BODY(b, R, T)                                                                                                                 \
+#define BODY(b, pair, R, T)                                                                                                           \
     do {                                                                                                                              \
         for (int i = 0; i < (R); i++)                                                                                                 \
             four[i] = (sparse_row){mask + (r + i) * mask_stride, codes + start[r + i], scales + (r + i) * scale_stride};              \
-        sparse_rows(b, group, four, cols, scale_count, R, &xt, T, y + t0 * ldy + r, ldy);                                             \
+        sparse_rows(b, group, pair, four, cols, scale_count, R, &xt, T, y + t0 * ldy + r, ldy);                                             \
     } while (0)
-#define BODY2(R, T) BODY(2, R, T)
-#define BODY3(R, T) BODY(3, R, T)
-#define BODY4(R, T) BODY(4, R, T)
-#define BODY8(R, T) BODY(8, R, T)
-    switch (bits) {
-    case 2: FOR_TOKENS(BODY2) break;
-    case 3: FOR_TOKENS(BODY3) break;
-    case 4: FOR_TOKENS(BODY4) break;
-    case 8: FOR_TOKENS(BODY8) break;
+#define BODY_2_0(R, T) BODY(2, 0, R, T)
+#define BODY_3_0(R, T) BODY(3, 0, R, T)
+#define BODY_4_0(R, T) BODY(4, 0, R, T)
+#define BODY_8_0(R, T) BODY(8, 0, R, T)
+#define BODY_2_1(R, T) BODY(2, 1, R, T)
+#define BODY_3_1(R, T) BODY(3, 1, R, T)
+#define BODY_4_1(R, T) BODY(4, 1, R, T)
+#define BODY_8_1(R, T) BODY(8, 1, R, T)
+    switch (2 * bits + (group == 32)) {
+#define CASE(b, pair) \
+    case 2 * (b) + (pair): FOR_TOKENS(BODY_##b##_##pair) break;
+        CASE(2, 0) CASE(3, 0) CASE(4, 0) CASE(8, 0) CASE(2, 1) CASE(3, 1) CASE(4, 1) CASE(8, 1)
+#undef CASE
     }
 #undef BODY
-#undef BODY2
-#undef BODY3
-#undef BODY4
-#undef BODY8
 }
 
 /* ---- decoding for panels ---- */
@@ -259,7 +266,7 @@ INLINE void decode_sparse_blocks(int bits, const uint64_t *mask, const uint8_t *
     for (int64_t c = c0; c < c1; c += 64, dst += 64) {
         const uint64_t k = mask[c / 64];
         const __m512i codes = _mm512_maskz_expand_epi8(k, unpack_stream(bits, &p, __builtin_popcountll(k)));
-        const block_scale s = scale_at(scales, scale_count, group, c);
+        const block_scale s = scale_at(scales, scale_count, group, group == 32, c);
         const vf m = v_mul(s.d, _mm512_mask_blend_ps(s.half_lanes, v_set1(-middle), v_set1(0.5f - middle)));
         const vf low_d = _mm512_shuffle_f32x4(s.d, s.d, 0x00), high_d = _mm512_shuffle_f32x4(s.d, s.d, 0xff);
         const vf low_m = _mm512_shuffle_f32x4(m, m, 0x00), high_m = _mm512_shuffle_f32x4(m, m, 0xff);
