@@ -45,7 +45,7 @@ static tt_status add_own(storing *s, const tt_weight *w, const tt_linop *op, tt_
     snprintf(value, sizeof value, "%s;rows=%lld;cols=%lld;%s", op->v->name, (long long)op->rows, (long long)op->cols, params);
     TT_TRY(tt__gguf_set_str(s->w, key, value, err));
     for (int i = 0; i < n; i++) {
-        if (!seg[i].bytes) continue;                          /* GGUF has no empty tensors; load_op gives an absent segment back as empty */
+        if (!seg[i].bytes) continue;                          /* GGUF has no empty tensors; operators take an absent segment as empty */
         snprintf(name, sizeof name, "%s#%s", w->name, seg[i].name);
         TT_TRY(tt__gguf_add_tensor(s->w, name, TT_I8, 1, &seg[i].bytes, seg[i].data, NULL, NULL, err));
     }

@@ -339,7 +339,7 @@ TT_CASE(store_and_load_standard) {
 }
 
 /* An own operator in place of one matrix: the file names an architecture of ours, and comes back the same. */
-static void check_own(int bits, bool sparse) {
+static void check_own(int bits, bool sparse, bool nothing_kept) {
     tt_ctx *ctx = tt_test_ctx(1, NULL);
     tiny t = tiny_open(ctx, tiny_file("a.gguf", &(tiny_options){.seed = 9}));
     tt_err err = {0};
@@ -350,7 +350,7 @@ static void check_own(int bits, bool sparse) {
     size_t w = t.net->layer_first[1] + 8, q = t.net->layer_first[1] + 1;
     tt__rng rng;
     tt__rng_seed(&rng, 1);
-    for (int i = 0; i < TINY_D * TINY_FF; i++) codes[i] = (uint8_t)tt__rng_below(&rng, 1u << bits), keep[i] = (uint8_t)tt__rng_below(&rng, 2);
+    for (int i = 0; i < TINY_D * TINY_FF; i++) codes[i] = (uint8_t)tt__rng_below(&rng, 1u << bits), keep[i] = !nothing_kept && tt__rng_below(&rng, 2);
     for (int i = 0; i < TINY_D * TINY_FF / 32; i++) scales[i] = 0.02f + 0.01f * (float)(i % 5);
     if (sparse) TT_CHECK_OK(tt__linop_sparseq(ctx, bits, 32, keep, codes, scales, NULL, NULL, TINY_D, TINY_FF, &own, &err));
     else TT_CHECK_OK(tt__linop_group(ctx, bits, 32, codes, scales, NULL, TINY_D, TINY_FF, &own, &err));
@@ -382,8 +382,9 @@ static void check_own(int bits, bool sparse) {
     tiny_close(&t);
 }
 
-TT_CASE(store_and_load_group) { check_own(3, false); }
-TT_CASE(store_and_load_sparse) { check_own(4, true); }
+TT_CASE(store_and_load_group) { check_own(3, false, false); }
+TT_CASE(store_and_load_sparse) { check_own(4, true, false); }
+TT_CASE(store_and_load_an_empty_matrix) { check_own(4, true, true); }          /* no codes: GGUF has no empty tensors */
 
 /* A Hugging Face folder of the same weights: rows of q and k un-permuted, everything f32. */
 static tt_net *make_hf(tt_ctx *ctx, const tt_net *net, tt_st **st) {
@@ -458,6 +459,36 @@ TT_CASE(both_row_orders_agree) {
     TT_CHECK_NEAR(largest_difference(logits_a, logits_b, N * TINY_V), 0, 2e-2);       /* one matrix rounded to f16 */
     tiny_close(&u);
     tt__linop_free(own);
+    tt__net_free(hf);
+    tt__st_close(st);
+    tiny_close(&t);
+}
+
+/* Llama 3's frequency scaling is a formula in config.json and a tensor of divisors in GGUF. */
+TT_CASE(frequency_scaling_survives_both_containers) {
+    tt_ctx *ctx = tt_test_ctx(1, NULL);
+    tiny t = tiny_open(ctx, tiny_file("a.gguf", &(tiny_options){.seed = 9}));
+    tt_err err = {0};
+    tt_st *st;
+    logits_of(ctx, t.net, logits_a);
+    t.net->hp.rope_factor = 8;
+    t.net->hp.rope_low = 1;
+    t.net->hp.rope_high = 4;
+    t.net->hp.rope_orig = 64;                          /* wavelengths of the tiny net: 6 … 2650, so all three cases occur */
+    tt_net *hf = make_hf(ctx, t.net, &st);
+    TT_CHECK(hf->rope_divisor && hf->rope_divisor[0] == 1 && hf->rope_divisor[TINY_HD / 2 - 1] == 8);
+    bool between = false;
+    for (int i = 0; i < TINY_HD / 2; i++) between |= hf->rope_divisor[i] > 1 && hf->rope_divisor[i] < 8;
+    TT_CHECK(between);
+    logits_of(ctx, hf, logits_b);
+    TT_CHECK(largest_difference(logits_a, logits_b, N * TINY_V) > 1e-2);
+    const char *path = tt_test_path("scaled.gguf");
+    TT_CHECK_OK(tt__store_gguf(hf, NULL, NULL, NULL, NULL, NULL, path, NULL, &err));
+    tiny u = tiny_open(ctx, path);
+    TT_CHECK(u.net->rope_divisor && tt__gguf_find(u.g, "rope_freqs.weight"));
+    logits_of(ctx, u.net, logits_a);
+    TT_CHECK_NEAR(largest_difference(logits_a, logits_b, N * TINY_V), 0, 5e-5);
+    tiny_close(&u);
     tt__net_free(hf);
     tt__st_close(st);
     tiny_close(&t);
