@@ -90,6 +90,7 @@ size_t tt__char_at(const str *s, size_t index) {
 
 /* ---- output ---- */
 void tt__out_add(cx *c, out *o, const char *s, const uint8_t *mark, size_t n) {
+    if (n == 0) return;
     if (n > TT_LIMIT_TEMPLATE_OUTPUT - o->n) tt__tpl_fail(c, TT_BADFILE, "template writes too much", NULL, "at most 16 MiB (TEMPLATE_OUTPUT)");
     if (n > o->cap - o->n) {
         size_t cap = 2 * (o->n + n) + 16;
@@ -99,8 +100,8 @@ void tt__out_add(cx *c, out *o, const char *s, const uint8_t *mark, size_t n) {
         *o = (out){p, (uint8_t *)p + cap, o->n, cap};
     }
     tt__tpl_step(c, n / 64);
-    if (n) memcpy(o->s + o->n, s, n);
-    if (n && mark) memcpy(o->mark + o->n, mark, n);
+    memcpy(o->s + o->n, s, n);
+    if (mark) memcpy(o->mark + o->n, mark, n);
     else memset(o->mark + o->n, 0, n);
     o->n += n;
 }

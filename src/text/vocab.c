@@ -104,7 +104,7 @@ static bool make_room(tt_tokenizer *t, size_t bytes) {
         if (!t->n) t->at[0] = 0;
         t->cap = cap;
     }
-    if (bytes > t->text_cap - t->text_n) {
+    if (!t->text || bytes > t->text_cap - t->text_n) {
         size_t cap = t->text_cap * 2 + bytes + 4096;
         if (!grow(&t->text, cap, 1)) return false;
         t->text_cap = cap;
