@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Writes the seeds of the format fuzz targets: tests/fuzz/corpus/{gguf,safetensors,peft,dequant}/.
 
-    tests/formats/gen_corpus.py            from the root of the tree; no packages needed
+    tests/formats/gen_corpus.py [FOLDER]   no packages needed; run.sh compares FOLDER with what is in the tree
 
 Names promise what happens: a file ok_* opens, a file bad_* is refused with TT_BADFILE; tests/unit/formats reads them too. The seeds of
 gguf_roundtrip are those of gguf (a link). What fuzzing found (find_*, bad_find_*) is kept.
 """
 import json, os, struct, sys
 
-root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fuzz", "corpus")
+root = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fuzz", "corpus")
 
 def clean(target):
     d = os.path.join(root, target)
