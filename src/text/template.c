@@ -101,9 +101,11 @@ void tt__template_output_free(tt_template_output *o) {
 }
 
 /* ---- rendering ---- */
-typedef struct job { const char *source; const tt_message *messages; size_t n; bool generation; const char *bos, *eos; } job;
+typedef struct job { cx *c; out *to; const char *source; const tt_message *messages; size_t n; bool generation; const char *bos, *eos; } job;
 
-static void render(cx *c, const job *j, out *o) {
+static void render(void *arg) {
+    const job *j = arg;
+    cx *c = j->c;
     token *tokens = tt__tpl_lex(c, j->source, strlen(j->source));
     node *body = tt__tpl_parse(c, tokens);
     c->root = c->scope = tt__tpl_alloc(c, sizeof *c->root);
@@ -112,14 +114,8 @@ static void render(cx *c, const job *j, out *o) {
     set_variable(c, "bos_token", tt__v_str(tt__str_of(c, j->bos ? j->bos : "")));
     set_variable(c, "eos_token", tt__v_str(tt__str_of(c, j->eos ? j->eos : "")));
     set_extra(c);
-    c->to = o;
+    c->to = j->to;
     tt__tpl_run(c, body);
-}
-
-/* Nothing that changes after setjmp is read behind it but through pointers. */
-static tt_status render_guarded(cx *c, const job *j, out *o) {
-    if (setjmp(c->fail) == 0) render(c, j, o);
-    return c->status;
 }
 
 tt_status tt__template_render(const char *source, const tt_message *messages, size_t n_messages, bool add_generation_prompt, const char *bos, const char *eos,
@@ -129,11 +125,11 @@ tt_status tt__template_render(const char *source, const tt_message *messages, si
                (unsigned long long)TT_LIMIT_TEMPLATE_BYTES);
     cx *c;
     out o = {0};
-    job j = {source, messages, n_messages, add_generation_prompt, bos, eos};
     TT_TRY(tt__new(&c, 1, sizeof *c, "a chat template", err));
     c->err = err;
     tt_status st = extra_json ? tt__json_parse(extra_json, strlen(extra_json), "template variables", &c->extra, err) : TT_OK;
-    if (st == TT_OK) st = render_guarded(c, &j, &o);
+    job j = {c, &o, source, messages, n_messages, add_generation_prompt, bos, eos};
+    if (st == TT_OK && !tt__unwind_run(&c->fail, render, &j)) st = c->status;
     if (st == TT_OK) st = make_segments(&o, result, err);
     json_decref(c->extra);
     tt__arena_free(&c->arena);

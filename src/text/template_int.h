@@ -3,7 +3,7 @@
  *   source ─ lexer ─► tokens ─ parser ─► nodes ─ evaluator ─► bytes, each marked as markup or text ─► segments
  *
  * Everything lives in one arena that is freed when the rendering ends; nothing is collected, nothing can refer to itself. A failure leaves
- * through one longjmp to tt__template_render, which is sound because only the arena and the output own memory. Values are a closed sum
+ * through base/unwind.h to tt__template_render, which is sound because only the arena owns memory meanwhile. Values are a closed sum
  * type: nothing that a template writes reaches a file, the environment or a pointer (RELIABILITY J4).
  *
  * Marks. A string carries one byte of mark per byte: 0 from the template, 1 from a message or another variable. All operations carry the
@@ -11,9 +11,9 @@
 #ifndef TT_TEXT_TEMPLATE_INT_H
 #define TT_TEXT_TEMPLATE_INT_H
 #include "base/mem.h"
+#include "base/unwind.h"
 #include "base/util.h"
 #include "text/template.h"
-#include <setjmp.h>
 
 /* ---- values ---- */
 typedef enum kind { V_UNDEFINED, V_NONE, V_BOOL, V_INT, V_FLOAT, V_STRING, V_LIST, V_DICT, V_MACRO, V_GLOBAL } kind;
@@ -54,7 +54,7 @@ struct scope { scope *up; const str **k; val *v; size_t n, cap; };
 typedef struct out { char *s; uint8_t *mark; size_t n, cap; } out;
 enum { LOOP_KEYS = 9 };          /* members of `loop` */
 typedef struct cx {
-    jmp_buf fail;
+    tt__unwind fail;
     tt_err *err;
     tt_status status;
     tt__arena arena;

@@ -12,7 +12,7 @@ enum { ARENA = 128 << 20 };                            /* bytes of one rendering
 
 _Noreturn void tt__tpl_fail(cx *c, tt_status st, const char *what, const char *got, const char *expected) {
     c->status = tt__fail(c->err, st, "%s|chat template, line %d|%s|%s", what, c->line, got ? got : "", expected ? expected : "");
-    longjmp(c->fail, 1);
+    tt__unwind_leave(&c->fail);
 }
 
 void tt__tpl_step(cx *c, uint64_t n) {
@@ -305,10 +305,10 @@ static void format_float(double f, char *buf) {
         if (tt__parse_f64(e, &back) && back == f) break;
     }
     const char *mark = strchr(e, 'e');
-    int exponent = 0;
-    if (mark) sscanf(mark + 1, "%d", &exponent);
+    int64_t exponent = 0;
+    if (mark && tt__parse_i64(mark + 2, &exponent) && mark[1] == '-') exponent = -exponent;
     if (exponent < -4 || exponent >= 16) { snprintf(buf, 40, "%s", e); return; }
-    int decimals = precision - 1 - exponent;
+    int decimals = precision - 1 - (int)exponent;
     snprintf(buf, 40, "%.*f", decimals > 1 ? decimals : 1, f);
 }
 
