@@ -2,31 +2,30 @@
 #include "kernels/codes.h"
 #include <string.h>
 
-/* Spreads codes of `bits` bits over g*bits/8 bytes: code i sits in byte i % stride, at bit (i / stride) * bits. */
-static void pack_plane(int bits, int shift, const uint8_t *codes, int64_t n, int64_t g, uint8_t *out) {
+/* The fields of a plane: code f * stride + i sits in byte i at bit f * bits. */
+static void pack_plane(int bits, const uint8_t *codes, int64_t n, int64_t g, uint8_t *out) {
     const int64_t stride = g * bits / 8;
     const unsigned mask = (1u << bits) - 1;
     memset(out, 0, (size_t)stride);
-    for (int64_t i = 0; i < n; i++) {
-        unsigned c = ((unsigned)codes[i] >> shift) & mask;
-        out[i % stride] = (uint8_t)(out[i % stride] | c << (i / stride * bits));
-    }
+    for (int64_t first = 0, at = 0; first < n; first += stride, at += bits)
+        for (int64_t i = 0; i < stride && first + i < n; i++) out[i] = (uint8_t)(out[i] | (codes[first + i] & mask) << at);
 }
 
 static void unpack_plane(int bits, const uint8_t *in, int64_t n, int64_t g, uint8_t *codes) {
     const int64_t stride = g * bits / 8;
     const unsigned mask = (1u << bits) - 1;
-    for (int64_t i = 0; i < n; i++) codes[i] = (uint8_t)((unsigned)in[i % stride] >> (i / stride * bits) & mask);
+    for (int64_t first = 0, at = 0; first < n; first += stride, at += bits)
+        for (int64_t i = 0; i < stride && first + i < n; i++) codes[first + i] = (uint8_t)((unsigned)in[i] >> at & mask);
 }
 
 void tt__codes_pack(int bits, const uint8_t *codes, int64_t n, uint8_t *out) {
     const int64_t g = (n + 7) / 8 * 8;
     if (n <= 0) return;
     if (bits != 3) {
-        pack_plane(bits, 0, codes, n, g, out);
+        pack_plane(bits, codes, n, g, out);
         return;
     }
-    pack_plane(2, 0, codes, n, g, out);
+    pack_plane(2, codes, n, g, out);
     uint8_t *high = out + g / 4;
     memset(high, 0, (size_t)(g / 8));
     for (int64_t i = 0; i < n; i++) high[i / 8] = (uint8_t)(high[i / 8] | (codes[i] >> 2 & 1) << (i % 8));

@@ -200,15 +200,23 @@ static void decode_group(const uint8_t *codes, const uint16_t *scales, int bits,
         CASE(2, 32) CASE(2, 64) CASE(2, 128) CASE(3, 32) CASE(3, 64) CASE(3, 128) CASE(4, 32) CASE(4, 64) CASE(4, 128) CASE(8, 32) CASE(8, 64) CASE(8, 128)
 #undef CASE
     }
-    if (!rest) return;
+    dst += groups * group;
+    scales += groups;
+    switch (bits * 256 + rest) {                     /* a short group of 32 or 64 lies as a whole one of that size */
+    case 2 * 256: case 3 * 256: case 4 * 256: case 8 * 256: return;
+#define CASE(b, g) \
+    case (b) * 256 + (g): decode_groups(p, scales, b, g, 1, dst); return;
+        CASE(2, 32) CASE(2, 64) CASE(3, 32) CASE(3, 64) CASE(4, 32) CASE(4, 64) CASE(8, 32) CASE(8, 64)
+#undef CASE
+    }
     uint8_t unpacked[128];
     vf d, m;
-    grid_vectors(scales[groups], bits, &d, &m);
+    grid_vectors(scales[0], bits, &d, &m);
     tt__codes_unpack(bits, p, rest, unpacked);
     memset(unpacked + rest, 0, (size_t)(128 - rest));
     float tail[128];
     for (int64_t i = 0; i < rest; i += 16) put16u(tail + i, load16(unpacked + i), d, m);
-    memcpy(dst + groups * group, tail, (size_t)rest * sizeof *dst);
+    memcpy(dst, tail, (size_t)rest * sizeof *dst);
 }
 
 /* ---- activations to 8 bits: 32 floats are QV vectors ---- */

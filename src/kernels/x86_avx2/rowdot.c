@@ -259,41 +259,48 @@ INLINE block scaled(int bits, __m256i codes, uint16_t scale) {
     return (block){codes, v_set1(d), v_set1(d * (scale & 0x8000u ? 0.5f - middle : -middle))};
 }
 
-/* The short group at the end: unpacked to bytes, its x padded with zeros. */
-INLINE void short_group(int bits, const uint8_t *p, int64_t n, uint8_t out[128]) {
-    memset(out, bits == 8 ? 0x80 : 0, 128);
-    tt__codes_unpack(bits, p, n, out);
+/* Group g of R rows, codes at p; `group` is its length. */
+INLINE void group_step(int bits, int group, const uint8_t *p, int64_t code_stride, const uint16_t *scales, int64_t scale_stride, int64_t b, int R,
+                       const tokens *x, int T, vf acc[4][MANY]) {
+    const type type_ = type_of_bits(bits);
+    for (int i = 0; i < group / 32; i++) {
+        xblock xv[MANY];
+        for (int t = 0; t < T; t++) xv[t] = load_x(type_, x, t, b + i);
+        for (int r = 0; r < R; r++) {
+            _mm_prefetch((const char *)(p + (r + 4) * code_stride), _MM_HINT_T0);
+            const block v = scaled(bits, group_codes(bits, p + r * code_stride, group, i), scales[r * scale_stride]);
+            for (int t = 0; t < T; t++) acc[r][t] = block_dot(type_, &v, &xv[t], acc[r][t]);
+        }
+    }
+}
+
+/* A short group of an unusual length n: unpacked to bytes; x is padded with zeros. */
+INLINE void odd_group(int bits, const uint8_t *p, int64_t n, uint16_t scale, int64_t b, const tokens *x, int T, vf acc[MANY]) {
+    const type type_ = type_of_bits(bits);
+    uint8_t codes[128];
+    memset(codes, 0, sizeof codes);
+    tt__codes_unpack(bits, p, n, codes);
+    for (int64_t i = 0; 32 * i < n; i++) {
+        const __m256i c = load32(codes + 32 * i);
+        const block v = scaled(bits, bits == 8 ? _mm256_xor_si256(c, _mm256_set1_epi8((char)0x80)) : c, scale);
+        for (int t = 0; t < T; t++) {
+            const xblock xv = load_x(type_, x, t, b + i);
+            acc[t] = block_dot(type_, &v, &xv, acc[t]);
+        }
+    }
 }
 
 INLINE void group_rows(int bits, int group, const uint8_t *codes, int64_t code_stride, const uint16_t *scales, int64_t scale_stride, int64_t cols, int R,
                        const tokens *x, int T, float *y, int64_t ldy) {
-    const type type_ = type_of_bits(bits);
-    const int64_t whole = cols / group, group_bytes = group * bits / 8;
+    const int64_t whole = cols / group, rest = cols % group, per = group / 32;
     vf acc[4][MANY];
     clear_sums(acc, R, T);
-    for (int64_t g = 0; g < whole; g++)
-        for (int i = 0; i < group / 32; i++) {
-            xblock xv[MANY];
-            for (int t = 0; t < T; t++) xv[t] = load_x(type_, x, t, g * (group / 32) + i);
-            for (int r = 0; r < R; r++) {
-                const uint8_t *p = codes + r * code_stride + g * group_bytes;
-                _mm_prefetch((const char *)(p + 4 * code_stride), _MM_HINT_T0);
-                const block v = scaled(bits, group_codes(bits, p, group, i), scales[r * scale_stride + g]);
-                for (int t = 0; t < T; t++) acc[r][t] = block_dot(type_, &v, &xv[t], acc[r][t]);
-            }
-        }
-    for (int r = 0; cols % group && r < R; r++) {
-        uint8_t rest[128];
-        short_group(bits, codes + r * code_stride + whole * group_bytes, cols % group, rest);
-        for (int64_t i = 0; 32 * i < cols % group; i++) {
-            const __m256i c = load32(rest + 32 * i);
-            const block v = scaled(bits, bits == 8 ? _mm256_xor_si256(c, _mm256_set1_epi8((char)0x80)) : c, scales[r * scale_stride + whole]);
-            for (int t = 0; t < T; t++) {
-                const xblock xv = load_x(type_, x, t, whole * (group / 32) + i);
-                acc[r][t] = block_dot(type_, &v, &xv, acc[r][t]);
-            }
-        }
-    }
+    for (int64_t g = 0; g < whole; g++, codes += group * bits / 8, scales++)
+        group_step(bits, group, codes, code_stride, scales, scale_stride, g * per, R, x, T, acc);
+    if (rest == 64) group_step(bits, 64, codes, code_stride, scales, scale_stride, whole * per, R, x, T, acc);
+    else if (rest == 32) group_step(bits, 32, codes, code_stride, scales, scale_stride, whole * per, R, x, T, acc);
+    else if (rest)
+        for (int r = 0; r < R; r++) odd_group(bits, codes + r * code_stride, rest, scales[r * scale_stride], whole * per, x, T, acc[r]);
     store_sums(acc, R, T, y, ldy);
 }
 
@@ -337,61 +344,79 @@ INLINE uint64_t stream_bits(const uint8_t *begin, const uint8_t *end, int64_t at
     return v >> at % 8;
 }
 
-typedef struct kept64 { uint8_t codes[64], mask[64]; } kept64;        /* pruned: code 0, mask 0; else mask 255 */
-
-INLINE const uint8_t *expand64(int bits, uint64_t mask, const uint8_t *p, kept64 *out) {
-    const uint8_t *end = p + tt__stream_bytes(bits, __builtin_popcountll(mask));
-    int64_t at = 0;
-    for (int i = 0; i < 8; i++) {
-        const uint64_t m = mask >> 8 * i & 255, bytes = _pdep_u64(m, 0x0101010101010101ull);
-        const uint64_t keep = bytes * 255, codes = _pdep_u64(stream_bits(p, end, at), bytes * ((1u << bits) - 1));
-        memcpy(out->codes + 8 * i, &codes, 8);
-        memcpy(out->mask + 8 * i, &keep, 8);
-        at += __builtin_popcountll(m) * bits;
+/* 32 columns from a stream; advances *at by the bits of the kept ones. Pruned columns give 0. `roomy`: eight bytes beyond the stream may
+ * be read as well, which saves the careful loads and their unpredictable branches. */
+INLINE __m256i expand32(int bits, uint32_t mask, const uint8_t *begin, const uint8_t *end, int roomy, int64_t *at) {
+    uint64_t eight[4];
+    for (int i = 0; i < 4; i++) {
+        const uint64_t m = mask >> 8 * i & 255;
+        uint64_t v;
+        if (roomy) {
+            memcpy(&v, begin + *at / 8, 8);
+            v >>= *at % 8;
+        } else v = stream_bits(begin, end, *at);
+        eight[i] = _pdep_u64(v, _pdep_u64(m, 0x0101010101010101ull) * ((1u << bits) - 1));
+        *at += __builtin_popcountll(m) * bits;
     }
-    return end;
+    return _mm256_set_epi64x((long long)eight[3], (long long)eight[2], (long long)eight[1], (long long)eight[0]);
 }
 
-/* 32 columns of one row: Σ (q - middle + h/2) x over the kept. */
-INLINE vf sparse_dot(int bits, const kept64 *w, int half, uint16_t scale, const tokens *x, int t, int64_t b, vf acc) {
-    const __m256i keep = load32(w->mask + 32 * half), q = _mm256_loadu_si256((const __m256i *)(x->q + t * x->n_pad + 32 * b));
-    const __m256i c = _mm256_and_si256(keep, _mm256_sub_epi8(load32(w->codes + 32 * half), _mm256_set1_epi8((char)(1 << (bits - 1)))));
+/* 32 columns of one row and activation: Σ (q - middle + h/2) x over the kept. */
+INLINE vf sparse_dot(__m256i codes, __m256i ones, uint16_t scale, const tokens *x, int t, int64_t b, vf acc) {
+    const __m256i q = _mm256_loadu_si256((const __m256i *)(x->q + t * x->n_pad + 32 * b));
     const vf d = v_set1(_cvtsh_ss(scale & 0x7fffu) * x->d[t * x->blocks + b]);
-    acc = v_fma(d, _mm256_cvtepi32_ps(lane_sums(_mm256_maddubs_epi16(_mm256_abs_epi8(c), _mm256_sign_epi8(q, c)))), acc);
+    acc = v_fma(d, _mm256_cvtepi32_ps(lane_sums(_mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(q, codes)))), acc);
     if (!(scale & 0x8000u)) return acc;
-    const vf kept_sum = _mm256_cvtepi32_ps(lane_sums(_mm256_maddubs_epi16(and8(keep, 1), q)));
-    return v_fma(v_mul(d, v_set1(0.5f)), kept_sum, acc);
+    return v_fma(v_mul(d, v_set1(0.5f)), _mm256_cvtepi32_ps(lane_sums(_mm256_maddubs_epi16(ones, q))), acc);
 }
 
-INLINE void sparse_row(int bits, const uint64_t *mask, const uint8_t *p, const uint16_t *scales, int group, int64_t cols, const tt_q8 *x, float *y,
-                       int64_t ldy) {
-    const tokens xt = {x->q, x->d, x->sum, x->n_pad, x->blocks};
+typedef struct sparse_row { const uint64_t *mask; const uint8_t *codes, *readable; const uint16_t *scales; } sparse_row;
+
+/* 64 columns, n of them present. */
+INLINE void sparse_block(int bits, uint64_t mask, const uint8_t *p, const uint8_t *end, int roomy, const uint16_t *scales, int group, int64_t c, int64_t n,
+                         const tokens *x, int T, vf acc[8]) {
+    int64_t at = 0;
+    for (int64_t h = 0; h < 64 && h < n; h += 32) {
+        const uint32_t m = (uint32_t)(mask >> h);
+        const __m256i ones = spread_bits(m, 1), middle = _mm256_slli_epi16(ones, bits - 1);           /* 1 << 7 stays inside its byte */
+        const __m256i codes = _mm256_sub_epi8(expand32(bits, m, p, end, roomy, &at), middle);
+        for (int t = 0; t < T; t++) acc[t] = sparse_dot(codes, ones, scales[(c + h) / group], x, t, (c + h) / 32, acc[t]);
+    }
+}
+
+INLINE void sparse_product(int bits, sparse_row w, int group, int64_t cols, const tokens *x, int T, float *y, int64_t ldy) {
     vf acc[8];
+    for (int t = 0; t < T; t++) acc[t] = v_zero();
+    for (int64_t c = 0; c < cols; c += 64) {
+        const uint64_t mask = w.mask[c / 64];
+        const uint8_t *end = w.codes + tt__stream_bytes(bits, __builtin_popcountll(mask));
+        _mm_prefetch((const char *)(w.codes + 1024), _MM_HINT_T0);
+        if (w.readable - end >= 8) sparse_block(bits, mask, w.codes, end, 1, w.scales, group, c, cols - c, x, T, acc);
+        else sparse_block(bits, mask, w.codes, end, 0, w.scales, group, c, cols - c, x, T, acc);
+        w.codes = end;
+    }
+    for (int t = 0; t < T; t++) y[t * ldy] = v_sum(acc[t]);
+}
+
+INLINE void sparse_tokens(int bits, sparse_row w, int group, int64_t cols, const tt_q8 *x, float *y, int64_t ldy) {
     for (int64_t t0 = 0; t0 < x->T; t0 += 8) {
-        const int T = x->T - t0 < 8 ? (int)(x->T - t0) : 8;
-        const uint8_t *at = p;
-        for (int t = 0; t < T; t++) acc[t] = v_zero();
-        for (int64_t c = 0; c < cols; c += 64) {
-            kept64 w;
-            at = expand64(bits, mask[c / 64], at, &w);
-            for (int half = 0; half < 2 && c + 32 * half < cols; half++)
-                for (int t = 0; t < T; t++)
-                    acc[t] = sparse_dot(bits, &w, half, scales[(c + 32 * half) / group], &xt, (int)t0 + t, c / 32 + half, acc[t]);
-        }
-        for (int t = 0; t < T; t++) y[(t0 + t) * ldy] = v_sum(acc[t]);
+        const tokens xt = {x->q + t0 * x->n_pad, x->d + t0 * x->blocks, x->sum + t0 * x->blocks, x->n_pad, x->blocks};
+        if (x->T == 1) sparse_product(bits, w, group, cols, &xt, 1, y, ldy);
+        else sparse_product(bits, w, group, cols, &xt, x->T - t0 < 8 ? (int)(x->T - t0) : 8, y + t0 * ldy, ldy);
     }
 }
 
 static void rowdot_sparseq(const uint64_t *mask, int64_t mask_stride, const uint8_t *codes, const uint64_t *start, const uint16_t *scales,
                            int64_t scale_stride, int bits, int group, int64_t rows, int64_t cols, const tt_q8 *x, float *y, int64_t ldy) {
+    uint64_t readable = 0;                        /* every byte up to where the last row begins belongs to the caller */
+    for (int64_t r = 0; r < rows; r++) readable = start[r] > readable ? start[r] : readable;
     for (int64_t r = 0; r < rows; r++) {
-        const uint64_t *m = mask + r * mask_stride;
-        const uint16_t *s = scales + r * scale_stride;
+        const sparse_row w = {mask + r * mask_stride, codes + start[r], codes + readable, scales + r * scale_stride};
         switch (bits) {
-        case 2: sparse_row(2, m, codes + start[r], s, group, cols, x, y + r, ldy); break;
-        case 3: sparse_row(3, m, codes + start[r], s, group, cols, x, y + r, ldy); break;
-        case 4: sparse_row(4, m, codes + start[r], s, group, cols, x, y + r, ldy); break;
-        case 8: sparse_row(8, m, codes + start[r], s, group, cols, x, y + r, ldy); break;
+        case 2: sparse_tokens(2, w, group, cols, x, y + r, ldy); break;
+        case 3: sparse_tokens(3, w, group, cols, x, y + r, ldy); break;
+        case 4: sparse_tokens(4, w, group, cols, x, y + r, ldy); break;
+        case 8: sparse_tokens(8, w, group, cols, x, y + r, ldy); break;
         }
     }
 }
@@ -402,17 +427,24 @@ static void decode_sparseq(const uint64_t *mask, const uint8_t *codes, const uin
     (void)cols;
     for (int64_t b = 0; b < c0 / 64; b++) codes += tt__stream_bytes(bits, __builtin_popcountll(mask[b]));
     for (int64_t c = c0; c < c1; c += 64) {
-        kept64 w;
-        codes = expand64(bits, mask[c / 64], codes, &w);
-        for (int64_t i = 0; i < 64 && c + i < c1; i += 8) {
-            const uint16_t scale = scales[(c + i) / group];
-            const float d = _cvtsh_ss(scale & 0x7fffu), m = d * (scale & 0x8000u ? 0.5f - middle : -middle);
-            const __m256i q = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(w.codes + i)));
-            const vf keep = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(w.mask + i))));
-            const vf v = _mm256_and_ps(keep, v_fma(v_set1(d), _mm256_cvtepi32_ps(q), v_set1(m)));
-            if (c1 - c - i >= 8) v_store(dst + c - c0 + i, v);
-            else v_store_n(dst + c - c0 + i, v, c1 - c - i);
+        const uint8_t *end = codes + tt__stream_bytes(bits, __builtin_popcountll(mask[c / 64]));
+        int64_t at = 0;
+        for (int64_t h = 0; h < 64 && c + h < c1; h += 32) {
+            const uint32_t m = (uint32_t)(mask[c / 64] >> h);
+            const uint16_t scale = scales[(c + h) / group];
+            const float d = _cvtsh_ss(scale & 0x7fffu);
+            const vf dv = v_set1(d), mv = v_set1(d * (scale & 0x8000u ? 0.5f - middle : -middle));
+            uint8_t q[32], keep[32];
+            _mm256_storeu_si256((__m256i *)q, expand32(bits, m, codes, end, 0, &at));
+            _mm256_storeu_si256((__m256i *)keep, spread_bits(m, 255));
+            for (int64_t i = 0; i < 32 && c + h + i < c1; i += 8) {
+                const vf w = v_fma(dv, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(q + i)))), mv);
+                const vf kept = _mm256_and_ps(_mm256_castsi256_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(keep + i)))), w);
+                if (c1 - c - h - i >= 8) v_store(dst + c - c0 + h + i, kept);
+                else v_store_n(dst + c - c0 + h + i, kept, c1 - c - h - i);
+            }
         }
+        codes = end;
     }
 }
 

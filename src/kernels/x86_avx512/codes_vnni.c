@@ -158,12 +158,12 @@ typedef struct block_scale { vf d; __mmask64 half; __mmask16 half_lanes; } block
 INLINE block_scale scale_at(const uint16_t *scales, int64_t scale_count, int group, int pair, int64_t c) {
     const int64_t first = pair ? c / 32 : c / group;
     const uint16_t a = scales[first];
-    block_scale s = {.d = v_set1(_cvtsh_ss(a & 0x7fffu)), .half = 0 - (uint64_t)(a >> 15), .half_lanes = (__mmask16)(0 - (a >> 15))};
+    block_scale s = {.d = v_set1(_cvtsh_ss(a & 0x7fffu)), .half = 0 - (uint64_t)(a >> 15), .half_lanes = (__mmask16)(a >> 15 ? 0xffff : 0)};
     if (pair) {
         const uint16_t b = scales[first + 1 < scale_count ? first + 1 : first];
         s.d = _mm512_mask_blend_ps(0xff00, s.d, v_set1(_cvtsh_ss(b & 0x7fffu)));
         s.half = (s.half & 0x00000000ffffffffull) | (0 - (uint64_t)(b >> 15)) << 32;
-        s.half_lanes = (__mmask16)((s.half_lanes & 0x00ff) | (0 - (b >> 15)) << 8);
+        s.half_lanes = (__mmask16)((s.half_lanes & 0x00ff) | (b >> 15 ? 0xff00 : 0));
     }
     return s;
 }
