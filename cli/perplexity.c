@@ -143,6 +143,7 @@ int cmd_perplexity(cli *c) {
     o.chunks = opt_i(c, O_chunks);
     o.split = opt_s(c, O_split);
     o.documents = opt_b(c, O_documents) || o.split;
+    o.as_llama_cpp = opt_b(c, O_as_llama_cpp);
     o.numerics = opt_b(c, O_exact) ? TT_EXACT : TT_FAST;
     o.save_base = opt_b(c, O_kl) ? NULL : logits;
     o.load_base = opt_b(c, O_kl) ? logits : NULL;

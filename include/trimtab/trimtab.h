@@ -320,6 +320,8 @@ typedef struct tt_perplexity_options {
     int64_t n_ctx;               /* 512: tokens of a window (tab positions come on top) */
     int64_t chunks;              /* 0 or -1: all */
     bool documents;              /* score by document (JSONL, folder, or split by `split`) instead of llama.cpp's disjoint chunks */
+    bool as_llama_cpp;           /* disjoint chunks: score rows n_ctx/2 … n_ctx-2 as llama.cpp does (255 of 512) instead of the whole second half
+                                    (256). Always so with save_base, load_base and base, whose format has no row for the first one. */
     const char *split;           /* documents of a plain text: POSIX regular expression of a line that begins one; NULL: blank-line rule */
     tt_numerics numerics;
     const char *save_base;       /* write llama.cpp's base-logit file */

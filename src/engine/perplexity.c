@@ -43,7 +43,7 @@ tt_status tt_perplexity(tt_ctx *ctx, const tt_perplexity_options *options, tt_pe
     tt_measure_job job = {
         .net = model->net, .tok = model->tok, .prefix = prefix, .base = base ? base->net : NULL, .fast = o->numerics == TT_FAST,
             .model_ref = o->model,
-        .data = o->data, .split = o->split, .n_ctx = o->n_ctx, .chunks = o->chunks, .documents = o->documents,
+        .data = o->data, .split = o->split, .n_ctx = o->n_ctx, .chunks = o->chunks, .documents = o->documents, .as_llama_cpp = o->as_llama_cpp,
         .save_base = o->save_base, .load_base = o->load_base, .save_losses = o->save_losses,
     };
     st = tt__measure_perplexity(ctx, &job, report ? report : &unwanted, err);

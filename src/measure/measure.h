@@ -22,7 +22,7 @@ typedef struct tt_measure_job {
     const char *data;                /* may be NULL with load_base */
     const char *split;
     int64_t n_ctx, chunks;           /* chunks <= 0: all */
-    bool documents;
+    bool documents, as_llama_cpp;    /* the latter: 255 targets of a window of 512, not 256 */
     const char *save_base, *load_base, *save_losses;
 } tt_measure_job;
 tt_status tt__measure_perplexity(tt_ctx *ctx, const tt_measure_job *job, tt_perplexity_report *report, tt_err *err);

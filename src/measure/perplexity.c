@@ -1,7 +1,9 @@
 /* Perplexity over text, in two protocols:
  *
  *   chunks     llama.cpp's: the file is tokenized once (BOS where the model asks for it, special-token text not parsed) and cut into disjoint
- *              windows of n_ctx tokens; the first token of each is replaced by BOS when the model adds one; rows n_ctx/2 … n_ctx-2 are scored
+ *              windows of n_ctx tokens; the first token of each is replaced by BOS when the model adds one; the second half is scored:
+ *              rows n_ctx/2-1 … n_ctx-2, 256 targets of 512. llama.cpp leaves out the first of them (255); so do we with `as_llama_cpp`, and
+ *              always where its base-logit file or a KL report is involved, since the file has no row for it
  *   documents  each document is tokenized alone; windows of n_ctx inside it, every token but the first of a window is a target (BOS, where the
  *              model adds one, comes in front)
  *
@@ -95,7 +97,10 @@ static tt_status cut_chunks(measurer *m, int64_t chunks, tt_err *err) {
     if (chunks <= 0 || (size_t)chunks > most) chunks = (int64_t)most;
     TT_TRY(tt__new(&m->windows, (size_t)chunks, sizeof *m->windows, "windows", err));
     m->n_windows = (size_t)chunks;
-    for (size_t i = 0; i < m->n_windows; i++) m->windows[i] = (window){i * n_ctx, (int32_t)n_ctx, (int32_t)(n_ctx / 2), (int32_t)i};
+    const tt_measure_job *j = m->job;
+    bool as_llama_cpp = j->as_llama_cpp || j->save_base || j->load_base || j->base;
+    int32_t first = (int32_t)(n_ctx / 2) - !as_llama_cpp;
+    for (size_t i = 0; i < m->n_windows; i++) m->windows[i] = (window){i * n_ctx, (int32_t)n_ctx, first, (int32_t)i};
     return TT_OK;
 }
 
