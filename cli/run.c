@@ -2,6 +2,7 @@
 #include "cli.h"
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /* The prompt and where it came from: -p, -f, the argument, standard input. *text is NULL when a chat shall begin. */
@@ -36,6 +37,9 @@ static int reply_json(const generator *g, const char *text) {
     json_object_set_new(doc, "prompt_seconds", j_real(g->prompt_seconds));
     json_object_set_new(doc, "seconds", j_real(g->seconds));
     json_object_set_new(doc, "tokens_per_second", j_real(g->seconds > 0 ? (double)g->tokens / g->seconds : 0));
+    struct rusage use;
+    getrusage(RUSAGE_SELF, &use);
+    json_object_set_new(doc, "peak_rss", json_integer((json_int_t)use.ru_maxrss * 1024));
     json_object_set_new(doc, "threads", json_integer(tt_ctx_threads(g->c->ctx)));
     json_object_set_new(doc, "isa", j_text(tt_ctx_isa(g->c->ctx)));
     return print_json(g->c, doc);

@@ -17,7 +17,7 @@ started=$(date +%s)
 say() { printf '\n== %s  [%s s]\n' "$*" "$(($(date +%s) - started))" >&2; }
 
 tools/install_deps.sh
-make -s build
+make -s
 mkdir -p "$dir"
 cd "$dir"
 
@@ -53,7 +53,7 @@ measure() { # row, model, adapter or ""
             --save-losses "$1.$text.losses" --json >"$1.$text.tmp"
         [ -s "$1.$text.json" ] || mv "$1.$text.tmp" "$1.$text.json"
     done
-    [ -s "$1.run.json" ] || "$bin" run -m "$2" ${3:+--adapter "$3"} -p "A hacker is someone who" -n 48 --temp 0 --json >"$1.run.tmp"
+    [ -s "$1.run.json" ] || "$bin" run -m "$2" ${3:+--adapter "$3"} --raw -p "A hacker is someone who" -n 48 --temp 0 --json >"$1.run.tmp"
     [ -s "$1.run.json" ] || mv "$1.run.tmp" "$1.run.json"
     [ -s "$1.show.json" ] || "$bin" show "$2" --json >"$1.show.json"
 }

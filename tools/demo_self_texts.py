@@ -17,7 +17,7 @@ OPENINGS = {
 
 
 def sample(binary, model, opening, seed):
-    out = subprocess.run([binary, "run", "-m", model, "-p", opening, "-n", "220", "--temp", "1", "--top-k", "0", "--top-p", "1", "--min-p", "0", "--seed", str(seed), "--json"],
+    out = subprocess.run([binary, "run", "--raw", "-m", model, "-p", opening, "-n", "220", "--temp", "1", "--top-k", "0", "--top-p", "1", "--min-p", "0", "--seed", str(seed), "--json"],
                          capture_output=True, text=True, check=True).stdout
     return opening + json.loads(out)["text"]
 

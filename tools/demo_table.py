@@ -51,10 +51,10 @@ def main():
                           "" if r in ("dense", "dense+tab") else f"{-p['diff'] / damage * 100:+.0f} %" if damage else ""])
         table(lines)
     print("\ncost (each row a process of its own)\n")
-    lines = [["row", "file bytes", "bits/weight", "linear bits/weight", "generation tokens/s", "peak memory"]]
+    lines = [["row", "stored bytes", "bits/weight", "linear bits/weight", "generation tokens/s", "peak memory"]]
     for r in rows:
         show, run = load(folder, r + ".show.json"), load(folder, r + ".run.json")
-        lines.append([r, f"{show['file_bytes']:,}", f"{show['bits_per_weight']:.3f}", f"{show['linear_bits_per_weight']:.3f}",
+        lines.append([r, f"{show['bytes']:,}", f"{show['bits_per_weight']:.3f}", f"{show['linear_bits_per_weight']:.3f}",
                       f"{run['tokens_per_second']:.0f} ({run['isa']})", f"{run['peak_rss'] / 2**20:.0f} MiB"])
     table(lines)
     print("\nThe packaged model is already on a 4-bit grid (blocks of 32), which flatters every 4-bit result; groups of 64 with symmetric grids do re-round it.")
