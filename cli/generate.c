@@ -142,7 +142,7 @@ static int64_t room(const generator *g) {
 static tt_status feed_prompt(generator *g, const int32_t *ids, size_t n, tt_err *err) {
     double start = seconds_now();
     size_t same = g->n_fed;
-    if (same >= n || memcmp(ids, g->fed, same * sizeof *ids) != 0) {
+    if (same >= n || (same && memcmp(ids, g->fed, same * sizeof *ids) != 0)) {
         tt_session_reset(g->session);
         g->n_fed = same = 0;
     }

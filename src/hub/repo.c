@@ -42,6 +42,10 @@ static void names_free(names *l) {
 
 static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
+static void names_sort(names *l) {
+    if (l->n) qsort(l->s, l->n, sizeof *l->s, by_name);
+}
+
 /* ------------------------------------------------------------------ folders ---- */
 
 /* ROOT/models--org--name */
@@ -135,7 +139,7 @@ static tt_status choose_cached(const char *dir, const char *type, const char *in
     long main = -1;
     tt_status st = TT_OK;
     list_files(dir, "", 0, &files);
-    qsort(files.s, files.n, sizeof *files.s, by_name);
+    names_sort(&files);
     bool *wanted = tt__calloc(files.n + 1, sizeof *wanted);
     if (wanted && tt__choose_files((const char *const *)files.s, files.n, type, include, wanted, &main)) {
         bool whole = main >= 0 ? gguf_whole(files.s[main], wanted, files.n) : include || shards_there(dir);
@@ -192,7 +196,7 @@ tt_status tt__repo_each(tt__repo_fn visit, void *user, tt_err *err) {
     struct dirent *e;
     while (d && (e = readdir(d))) names_add(&entries, e->d_name);
     if (d) closedir(d);
-    qsort(entries.s, entries.n, sizeof *entries.s, by_name);
+    names_sort(&entries);
     tt_status st = TT_OK;
     for (size_t i = 0; st == TT_OK && i < entries.n; i++) {
         tt__ref ref;
@@ -262,7 +266,7 @@ static tt_status list_repository(pull *p, tt_err *err) {
 }
 
 static tt_status choose(pull *p, tt_err *err) {
-    qsort(p->files.s, p->files.n, sizeof *p->files.s, by_name);
+    names_sort(&p->files);
     TT_TRY(tt__new(&p->wanted, p->files.n + 1, sizeof *p->wanted, p->ref->repo, err));
     TT_TRY(tt__new(&p->meta, p->files.n + 1, sizeof *p->meta, p->ref->repo, err));
     if (tt__choose_files((const char *const *)p->files.s, p->files.n, p->ref->type, p->o->include, p->wanted, &p->main)) return TT_OK;
