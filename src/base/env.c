@@ -1,6 +1,7 @@
 /* See env.h. */
 #include "base/env.h"
 
+#include "base/util.h"
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <strings.h>
@@ -22,6 +23,12 @@ bool tt__env_true(tt__env_id id) {
     for (int i = 0; value && i < 4; i++)
         if (strcasecmp(value, no[i]) == 0) return false;
     return value != NULL;
+}
+
+double tt__save_seconds(void) {
+    const char *value = tt__env(TT_ENV_SAVE_SECONDS);
+    double seconds;
+    return value && tt__parse_f64(value, &seconds) && seconds >= 0 ? seconds : 20;
 }
 
 int tt__debug_level(void) {

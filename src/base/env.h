@@ -17,6 +17,8 @@ extern const tt__env_entry tt__env_list[TT_ENV_COUNT];
 const char *tt__env(tt__env_id id);
 /* Unset, "0", "false", "no", "off": false. Anything else: true (as the hub's own tools read their variables). */
 bool tt__env_true(tt__env_id id);
+/* Seconds between two saves of a run that can be gone on with: at most so much work is lost by a kill. */
+double tt__save_seconds(void);
 /* TT_DEBUG as a number 0–6, read once. */
 int tt__debug_level(void);
 #endif

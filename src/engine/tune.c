@@ -1,6 +1,7 @@
 /* tt_tune: opens the model through which the tab learns and the teacher, reads and splits the text, and hands a job to the recipe's method.
  *
  * The models are opened with exact numerics and their stored operators: a tab learns through the very weights that will be served. */
+#include "base/env.h"
 #include "base/util.h"
 #include "engine/model.h"
 #include "methods/method.h"
@@ -10,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CHECKPOINT_SECONDS = 20, SELF_SEQUENCES = 160, SELF_LENGTH = 256 };
+enum { SELF_SEQUENCES = 160, SELF_LENGTH = 256 };
 #define HELD_OUT 0.1               /* share of the text that validates when no text is given for it */
 
 tt_tune_options tt_tune_default_options(void) { return (tt_tune_options){.size = sizeof(tt_tune_options), .resume = true}; }
@@ -158,7 +159,7 @@ static tt_status sample_sequences(tuning *t, tt_selftext *s, tt_err *err) {
         TT_TRY(st);
         TT_TRY(tt__selftext_step(s, err));
         tt__progress(t->ctx, "sample", 100 * tt__selftext_share(s), 100, "%", "");
-        if (tt__now() - saved < CHECKPOINT_SECONDS) continue;
+        if (tt__now() - saved < tt__save_seconds()) continue;
         TT_TRY(save_sequences(t, s, err));
         saved = tt__now();
     }
@@ -233,7 +234,7 @@ static tt_status run(tuning *t, tt_tune_report *report, tt_err *err) {
         .time = t->o->time, .seed = t->o->seed, .max_ram = t->o->max_ram, .state_dir = t->state, .output = t->o->output,
         .base_ref = t->o->model, .base_sha256 = t->base_sha256, .teacher_sha256 = t->teacher ? t->teacher_sha256 : NULL,
         .recipe_line = t->line, .recipe_sha256 = t->recipe_sha256, .data_sha256 = t->docs.sha256,
-        .resume = t->o->resume, .force = t->o->force, .checkpoint_seconds = CHECKPOINT_SECONDS, .deterministic = t->ctx->opt.deterministic,
+        .resume = t->o->resume, .force = t->o->force, .checkpoint_seconds = tt__save_seconds(), .deterministic = t->ctx->opt.deterministic,
     };
     if (t->method->applies) TT_TRY(t->method->applies(job.student, &knobs, err));
     TT_TRY(t->method->train->train(t->ctx, &knobs, &job, err));
