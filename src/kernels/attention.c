@@ -132,7 +132,8 @@ static forward_ws forward_carve(const job *j, float *p, int64_t D) {
 }
 
 /* One key tile against one panel: panel p, tokens t0 …; `first`: O is not yet defined. */
-static void forward_step(const job *j, const forward_ws *w, int64_t p, int64_t n, int64_t tile_keys, int64_t j0, int64_t t0, bool causal, bool first) {
+static void forward_step(const job *j, const forward_ws *w, int64_t p, int64_t n, int64_t tile_keys, int64_t j0, int64_t t0, bool causal,
+                         bool first) {
     const tt_kernels *k = j->k;
     const int nr = k->nr;
     const int64_t D = j->a->D;

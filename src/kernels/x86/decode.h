@@ -197,7 +197,8 @@ static void decode_group(const uint8_t *codes, const uint16_t *scales, int bits,
     switch (bits * 256 + group) {
 #define CASE(b, g) \
     case (b) * 256 + (g): p = decode_groups(p, scales, b, g, groups, dst); break;
-        CASE(2, 32) CASE(2, 64) CASE(2, 128) CASE(3, 32) CASE(3, 64) CASE(3, 128) CASE(4, 32) CASE(4, 64) CASE(4, 128) CASE(8, 32) CASE(8, 64) CASE(8, 128)
+        CASE(2, 32) CASE(2, 64) CASE(2, 128) CASE(3, 32) CASE(3, 64) CASE(3, 128)
+        CASE(4, 32) CASE(4, 64) CASE(4, 128) CASE(8, 32) CASE(8, 64) CASE(8, 128)
 #undef CASE
     }
     dst += groups * group;
@@ -225,7 +226,8 @@ enum { QV = 32 / VN };
 #ifdef __AVX512F__
 INLINE uint32_t largest_bits(const vf v[QV]) {
     const __m512i mask = _mm512_set1_epi32(0x7fffffff);
-    return _mm512_reduce_max_epu32(_mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(v[0]), mask), _mm512_and_si512(_mm512_castps_si512(v[1]), mask)));
+    const __m512i a = _mm512_and_si512(_mm512_castps_si512(v[0]), mask), b = _mm512_and_si512(_mm512_castps_si512(v[1]), mask);
+    return _mm512_reduce_max_epu32(_mm512_max_epu32(a, b));
 }
 INLINE int32_t store_rounded(int8_t *q, const vf v[QV]) {
     const __m512i x = _mm512_cvtps_epi32(v[0]), y = _mm512_cvtps_epi32(v[1]);

@@ -59,6 +59,10 @@ INLINE uint32_t bits_at(const uint8_t *p) {
 
 INLINE vf two_scales(float a, float b) { return _mm256_set_m128(_mm_set1_ps(b), _mm_set1_ps(a)); }
 
+INLINE __m256i iq4_nl_table(void) {
+    return _mm256_broadcastsi128_si256(_mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113));
+}
+
 /* ---- K types: s = number of the 32 weights in their block of 256 ---- */
 
 INLINE __m256i two_bits(const uint8_t *p, int shift) { return and8(_mm256_srl_epi16(load32(p), _mm_cvtsi32_si128(shift)), 3); }
@@ -116,8 +120,7 @@ INLINE block load_block(type t, const uint8_t *row, int64_t b) {
     case Q8_0: p = row + 34 * b; w.c = load32(p + 2); break;
     case IQ4_NL:
         p = row + 18 * b;
-        w.c = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)),
-                                  nibbles(p + 2));
+        w.c = _mm256_shuffle_epi8(iq4_nl_table(), nibbles(p + 2));
         break;
     case Q2_K: return block_q2_k(row + b / 8 * 84, s);
     case Q3_K: return block_q3_k(row + b / 8 * 110, s);
@@ -290,8 +293,8 @@ INLINE void odd_group(int bits, const uint8_t *p, int64_t n, uint16_t scale, int
     }
 }
 
-INLINE void group_rows(int bits, int group, const uint8_t *codes, int64_t code_stride, const uint16_t *scales, int64_t scale_stride, int64_t cols, int R,
-                       const tokens *x, int T, float *y, int64_t ldy) {
+INLINE void group_rows(int bits, int group, const uint8_t *codes, int64_t code_stride, const uint16_t *scales, int64_t scale_stride, int64_t cols,
+                       int R, const tokens *x, int T, float *y, int64_t ldy) {
     const int64_t whole = cols / group, rest = cols % group, per = group / 32;
     vf acc[4][MANY];
     clear_sums(acc, R, T);
@@ -323,7 +326,8 @@ static void rowdot_group(const uint8_t *codes, int64_t code_stride, const uint16
     switch (bits * 256 + group) {
 #define CASE(b, g) \
     case (b) * 256 + (g): FOR_TOKENS(BODY_##b##_##g) break;
-        CASE(2, 32) CASE(2, 64) CASE(2, 128) CASE(3, 32) CASE(3, 64) CASE(3, 128) CASE(4, 32) CASE(4, 64) CASE(4, 128) CASE(8, 32) CASE(8, 64) CASE(8, 128)
+        CASE(2, 32) CASE(2, 64) CASE(2, 128) CASE(3, 32) CASE(3, 64) CASE(3, 128)
+        CASE(4, 32) CASE(4, 64) CASE(4, 128) CASE(8, 32) CASE(8, 64) CASE(8, 128)
 #undef CASE
     }
 }
@@ -373,8 +377,8 @@ INLINE vf sparse_dot(__m256i codes, __m256i ones, uint16_t scale, const tokens *
 typedef struct sparse_row { const uint64_t *mask; const uint8_t *codes, *readable; const uint16_t *scales; } sparse_row;
 
 /* 64 columns, n of them present. */
-INLINE void sparse_block(int bits, uint64_t mask, const uint8_t *p, const uint8_t *end, int roomy, const uint16_t *scales, int group, int64_t c, int64_t n,
-                         const tokens *x, int T, vf acc[8]) {
+INLINE void sparse_block(int bits, uint64_t mask, const uint8_t *p, const uint8_t *end, int roomy, const uint16_t *scales, int group, int64_t c,
+                         int64_t n, const tokens *x, int T, vf acc[8]) {
     int64_t at = 0;
     for (int64_t h = 0; h < 64 && h < n; h += 32) {
         const uint32_t m = (uint32_t)(mask >> h);

@@ -52,10 +52,11 @@ static const layout *layout_for(int slot, int bits, int group, int cols) {
 
 typedef struct group_row { const uint8_t *codes; const uint16_t *scales; } group_row;
 
-/* Codes 64 j … of the chunk. a, b: its bytes 0 … 63 and 64 … 127 (8 bits only). */
+/* Codes 64 j … of the chunk, a: its bytes. */
 INLINE __m512i unpack64(const layout *l, int bits, int j, __m512i a) {
     const __m512i v = _mm512_permutexvar_epi8(_mm512_loadu_si512(l->index + 64 * j), a);
-    const __m512i low = _mm512_and_si512(_mm512_multishift_epi64_epi8(_mm512_loadu_si512(l->shift + 64 * j), v), _mm512_set1_epi8(bits == 4 ? 15 : 3));
+    const __m512i shifted = _mm512_multishift_epi64_epi8(_mm512_loadu_si512(l->shift + 64 * j), v);
+    const __m512i low = _mm512_and_si512(shifted, _mm512_set1_epi8(bits == 4 ? 15 : 3));
     if (bits != 3) return low;
     const __m512i high = _mm512_permutexvar_epi8(_mm512_loadu_si512(l->plane + 64 * j), a);
     return _mm512_mask_add_epi8(low, _mm512_test_epi8_mask(high, _mm512_loadu_si512(l->plane_bit + 64 * j)), low, _mm512_set1_epi8(4));
@@ -75,7 +76,8 @@ INLINE wide load_group(const layout *l, int bits, int full, const uint8_t *p, co
     /* scales → |d| and d * offset of each 32-column block */
     const __m128i h = _mm_maskz_loadu_epi16((__mmask8)((1 << l->scales) - 1), scales);
     const __m128 d = _mm_cvtph_ps(_mm_and_si128(h, _mm_set1_epi16(0x7fff)));
-    const __m128 offset = _mm_blendv_ps(_mm_set1_ps(-middle), _mm_set1_ps(0.5f - middle), _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(h), 16)));
+    const __m128 half_grid = _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(h), 16));      /* its sign bit */
+    const __m128 offset = _mm_blendv_ps(_mm_set1_ps(-middle), _mm_set1_ps(0.5f - middle), half_grid);
     const __m128i which = _mm_loadu_si128((const __m128i *)l->block_scale);
     const __m128 s = _mm_permutevar_ps(d, which);
     w.m = _mm_permutevar_ps(_mm_mul_ps(d, offset), which);
@@ -108,15 +110,18 @@ INLINE void group_rows(int bits, int group, group_row w, int64_t code_stride, in
         w.codes += 16 * bits;
         w.scales += l->scales;
     }
-    if (c < cols)
-        group_step(layout_for(1, bits, group, (int)(cols - c)), bits, 0, w, code_stride, scale_stride, R, x, T, c / 32, (int)((cols - c + 31) / 32), acc);
+    if (c < cols) {
+        const layout *last = layout_for(1, bits, group, (int)(cols - c));
+        group_step(last, bits, 0, w, code_stride, scale_stride, R, x, T, c / 32, (int)((cols - c + 31) / 32), acc);
+    }
     store_sums(acc, R, T, y, ldy);
 }
 
 static void rowdot_group(const uint8_t *codes, int64_t code_stride, const uint16_t *scales, int64_t scale_stride, int bits, int group,
                          int64_t rows, int64_t cols, const tt_q8 *x, float *y, int64_t ldy) {
-#define BODY(b, R, T) \
-    group_rows(b, group, (group_row){codes + r * code_stride, scales + r * scale_stride}, code_stride, scale_stride, cols, R, &xt, T, y + t0 * ldy + r, ldy)
+#define BODY(b, R, T)                                                                                                                 \
+    group_rows(b, group, (group_row){codes + r * code_stride, scales + r * scale_stride}, code_stride, scale_stride, cols, R, &xt, T, \
+               y + t0 * ldy + r, ldy)
 #define BODY2(R, T) BODY(2, R, T)
 #define BODY3(R, T) BODY(3, R, T)
 #define BODY4(R, T) BODY(4, R, T)
@@ -184,7 +189,8 @@ INLINE xsparse load_xsparse(int bits, const tokens *x, int t, int64_t b, int n) 
     return v;
 }
 
-INLINE void sparse_step(int bits, int group, int pair, sparse_row w[4], int64_t scale_count, int R, const tokens *x, int T, int64_t b, int n, vf acc[4][MANY]) {
+INLINE void sparse_step(int bits, int group, int pair, sparse_row w[4], int64_t scale_count, int R, const tokens *x, int T, int64_t b, int n,
+                        vf acc[4][MANY]) {
     xsparse xv[MANY];
     for (int t = 0; t < T; t++) xv[t] = load_xsparse(bits, x, t, b, n);
     for (int r = 0; r < R; r++) {
@@ -213,7 +219,8 @@ INLINE void sparse_step(int bits, int group, int pair, sparse_row w[4], int64_t 
     }
 }
 
-INLINE void sparse_rows(int bits, int group, int pair, const sparse_row *rows, int64_t cols, int64_t scale_count, int R, const tokens *x, int T, float *y, int64_t ldy) {
+INLINE void sparse_rows(int bits, int group, int pair, const sparse_row *rows, int64_t cols, int64_t scale_count, int R, const tokens *x, int T,
+                        float *y, int64_t ldy) {
     sparse_row w[4];
     vf acc[4][MANY];
     int64_t c = 0;

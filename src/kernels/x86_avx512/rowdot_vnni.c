@@ -64,7 +64,7 @@ INLINE __m512i with_fifth(__m512i codes, __m512i a, const uint8_t *index, __m512
 INLINE wquad load_wquad(nibble_type type, const uint8_t *p, int n) {
     const int stride = nibble_stride(type), second = 4 * stride - 64;
     const tables t = tables_of(type);
-    const __m512i a = load_bytes(p, n == 4 ? 64 : n * stride), b = n == 4 ? load_bytes(p + second, 64) : _mm512_maskz_loadu_epi8(first_bytes(n * stride - second), p + second);
+    const __m512i a = load_bytes(p, n * stride), b = load_bytes(p + second, n * stride - second);
     const __m512i v = _mm512_permutex2var_epi8(a, _mm512_loadu_si512(t.codes), b), low = _mm512_set1_epi8(15);
     wquad w;
     w.lo = _mm512_and_si512(v, low);
@@ -157,15 +157,20 @@ INLINE int64_t wide_at(wide_type t, int64_t b) {  /* of the block that holds wei
 INLINE int wide_offset(wide_type t) { return t == Q8_0 ? 128 : t == Q3_K ? 4 : t == Q6_K ? 32 : 0; }
 INLINE int wide_has_m(wide_type t) { return t == Q2_K ? 16 : t == Q4_K || t == Q5_K ? 1 : 0; }
 
+INLINE __m512i two_halves(const uint8_t *low, const uint8_t *high) {
+    const __m512i v = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)low));
+    return _mm512_inserti64x4(v, _mm256_loadu_si256((const __m256i *)high), 1);
+}
+
 INLINE wide wide_q8_0(const uint8_t *p, int n) {
     static const uint16_t first[32] = {0, 0, 0, 0, 0, 0, 0, 0, 17, 17, 17, 17, 17, 17, 17, 17};
     static const uint16_t second[32] = {34, 34, 34, 34, 34, 34, 34, 34, 51, 51, 51, 51, 51, 51, 51, 51};
     const __m512i flip = _mm512_set1_epi8((char)0x80);
-    const __m512i a = load_bytes(p, 34 * n), b = n == 4 ? load_bytes(p + 64, 64) : _mm512_maskz_loadu_epi8(first_bytes(34 * n - 64), p + 64);
+    const __m512i a = load_bytes(p, 34 * n), b = load_bytes(p + 64, 34 * n - 64);
     wide w;
     if (n == 4) {
-        w.c0 = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(p + 2))), _mm256_loadu_si256((const __m256i *)(p + 36)), 1);
-        w.c1 = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(p + 70))), _mm256_loadu_si256((const __m256i *)(p + 104)), 1);
+        w.c0 = two_halves(p + 2, p + 36);
+        w.c1 = two_halves(p + 70, p + 104);
     } else {                                     /* bytes of absent blocks are zero, and so are their x */
         w.c0 = _mm512_mask_loadu_epi8(_mm512_maskz_loadu_epi8(0xffffffffull, p + 2), n > 1 ? 0xffffffff00000000ull : 0, p + 4);
         w.c1 = n > 2 ? _mm512_maskz_loadu_epi8(0xffffffffull, p + 70) : _mm512_setzero_si512();
@@ -216,8 +221,9 @@ INLINE wide wide_q2_k(const uint8_t *p, int half) {
 INLINE wide wide_q3_k(const uint8_t *p, int half) {
     uint32_t a[3];                               /* twelve bytes of scales: low nibbles, then four times two high bits */
     memcpy(a, p + 96, 12);
-    const uint64_t low = (half ? a[0] >> 4 & 0x0f0f0f0fu : a[0] & 0x0f0f0f0fu) | (uint64_t)(half ? a[1] >> 4 & 0x0f0f0f0fu : a[1] & 0x0f0f0f0fu) << 32;
-    const uint32_t h = half ? a[2] >> 4 : a[2];
+    const int shift = half ? 4 : 0;
+    const uint64_t low = (a[0] >> shift & 0x0f0f0f0fu) | (uint64_t)(a[1] >> shift & 0x0f0f0f0fu) << 32;
+    const uint32_t h = a[2] >> shift;
     const uint64_t high = (uint64_t)(h & 0x03030303u) << 4 | (uint64_t)(h >> 2 & 0x03030303u) << 36;
     const __m256i s = _mm256_sub_epi32(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)(low | high))), _mm256_set1_epi32(32));
     const __m512i four = _mm512_set1_epi8(4);
