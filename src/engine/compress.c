@@ -13,6 +13,7 @@
  * What is compressed: the linear matrices of the layers. Embedding and output stay as they are, unless the recipe is a plain type name
  * ("Q4_K_M"): then every matrix gets the type that llama-quantize gives it (engine/mix.h).
  */
+#include "base/env.h"
 #include "base/file.h"
 #include "base/limits.h"
 #include "engine/compress_state.h"
@@ -29,7 +30,7 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { MAX_STEPS = 64, SAVE_SECONDS = 20, DECODE_ROWS = 32 };
+enum { MAX_STEPS = 64, DECODE_ROWS = 32 };
 static const uint64_t DEFAULT_RAM = 1ull << 30;
 
 typedef struct step { const tt_method *method; tt_knobs knobs; } step;
@@ -62,7 +63,7 @@ typedef struct cjob {
     tt_linop **ops;                            /* [n_weights] in place of the net's */
     tt_outcome *outcome;                       /* [n_weights] */
     tt_gguf **files;                           /* [n_layer + 1] that finished operators lend from */
-    double last_save;
+    double last_save, save_seconds;
     bool resumed;
     uint64_t file_bytes;
 } cjob;
@@ -137,8 +138,8 @@ static tt_status name_state(cjob *j, tt_err *err) {
     tt__str s = {0};
     if (j->o->state) tt__str_puts(&s, j->o->state);
     else tt__str_printf(&s, "%s.state", j->o->output);
+    j->state = s.s;                            /* freed with the job, whole or not */
     TT_FAIL_IF(s.failed, err, TT_RESOURCE, "out of memory|a path");
-    j->state = s.s;
     return TT_OK;
 }
 
@@ -269,10 +270,10 @@ static tt_status make_fingerprint(cjob *j, tt_err *err) {
     tt__str_printf(&s, "1 %s %s %s %s %s", tt_version(), j->base_sha256, j->recipe_sha256, j->o->model, tt_ctx_isa(j->ctx));
     if (calibrates(j))
         tt__str_printf(&s, " %s %lld %lld %" PRIu64 " %d", is_self(j) ? "self" : j->data_sha256, (long long)j->samples, (long long)j->length, j->o->seed, j->full);
-    TT_FAIL_IF(s.failed, err, TT_RESOURCE, "out of memory|the fingerprint");
-    tt__sha256_hex(s.s, s.n, j->fingerprint);
+    if (!s.failed) tt__sha256_hex(s.s, s.n, j->fingerprint);
+    tt_status st = s.failed ? tt__fail(err, TT_RESOURCE, "out of memory|the fingerprint") : TT_OK;
     tt__str_free(&s);
-    return TT_OK;
+    return st;
 }
 
 static void position_tag(const tt_position *at, char tag[40]) { snprintf(tag, 40, "%d.%d.%d.%lld", at->layer, (int)at->stage, at->pass, (long long)at->index); }
@@ -284,8 +285,9 @@ static bool state_needs(void *user, const char *name) {
     char tag[40], live[48];
     if (!strncmp(name, "ops.", 4) || !strcmp(name, "self.ids") || !strcmp(name, "self.pos")) return true;
     if (!strncmp(name, "self.", 5)) {
+        if (!j->self) return false;
         snprintf(live, sizeof live, "self.%.40s.", tt__selftext_tag(j->self));
-        return j->at.stage == TT_C_SAMPLE && j->self && !strncmp(name, live, strlen(live));
+        return !strncmp(name, live, strlen(live));
     }
     position_tag(&j->at, tag);
     return j->calib && tt__calib_needs(j->calib, name, j->at.layer, advanced(&j->at), tag);
@@ -346,7 +348,7 @@ static void forget(cjob *j) {
     for (size_t i = 0; j->ops && i < j->net->n_weights; i++) {
         tt__linop_free(j->ops[i]);
         j->ops[i] = NULL;
-        j->outcome[i] = (tt_outcome){0};
+        if (j->outcome) j->outcome[i] = (tt_outcome){0};
     }
     for (int64_t l = 0; j->files && l <= j->net->hp.n_layer; l++) {
         tt__gguf_close(j->files[l]);
@@ -610,11 +612,11 @@ static tt_status run(cjob *j, tt_err *err) {
     while (j->at.stage != TT_C_DONE) {
         report_progress(j);
         TT_TRY(tt__check_cancel(j->ctx, err));
-        if (tt__now() - j->last_save > SAVE_SECONDS) TT_TRY(save_state(j, err));
         tt_cstage stage = j->at.stage;
         tt_status st = one_step(j, err);
         j->torn = st != TT_OK && stage != TT_C_COMPRESS;       /* a matrix that failed left nothing behind */
         TT_TRY(st);
+        if (tt__now() - j->last_save >= j->save_seconds && j->at.stage != TT_C_DONE) TT_TRY(save_state(j, err));
     }
     report_progress(j);
     return TT_OK;
@@ -789,9 +791,9 @@ static void release(cjob *j) {
     tt__free(j->state);
 }
 
-tt_status tt_compress(tt_ctx *ctx, const tt_compress_options *options, tt_compress_report **report, tt_err *err) {
+tt_status tt__compress(tt_ctx *ctx, const tt_compress_options *options, double save_seconds, tt_compress_report **report, tt_err *err) {
     cjob j = {.ctx = ctx, .o = options, .samples = options->samples ? options->samples : 64, .length = options->length ? options->length : 512,
-              .max_ram = options->max_ram ? options->max_ram : DEFAULT_RAM};
+              .max_ram = options->max_ram ? options->max_ram : DEFAULT_RAM, .save_seconds = save_seconds};
     double start = tt__now();
     if (report) *report = NULL;
     tt__mem_reset_peak();
@@ -799,4 +801,8 @@ tt_status tt_compress(tt_ctx *ctx, const tt_compress_options *options, tt_compre
     if (st == TT_OK && report) st = make_report(&j, tt__now() - start, report, err);
     release(&j);
     return st;
+}
+
+tt_status tt_compress(tt_ctx *ctx, const tt_compress_options *options, tt_compress_report **report, tt_err *err) {
+    return tt__compress(ctx, options, tt__save_seconds(), report, err);
 }

@@ -9,7 +9,6 @@
 #include <dirent.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 static const char *const stage_names[TT_C_STAGES] = {"sample", "collect", "compress", "advance", "done"};
 
@@ -62,9 +61,10 @@ tt_status tt__cstate_save(const char *dir, const char *fingerprint, const tt_pos
     json_object_set_new(doc, "pass", json_integer(at->pass));
     json_object_set_new(doc, "index", json_integer((json_int_t)at->index));
     json_object_set_new(doc, "outcomes", outcomes_json(outcome, n));
-    char *text = json_dumps(doc, JSON_COMPACT | JSON_REAL_PRECISION(17));
-    tt_status st = text ? tt__raw_write(dir, "state.json", text, strlen(text), err) : tt__fail(err, TT_RESOURCE, "out of memory|the state file");
-    free(text);
+    tt__str text = {0};
+    tt__json_write(&text, doc, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    tt_status st = text.failed || !text.s ? tt__fail(err, TT_RESOURCE, "out of memory|the state file") : tt__raw_write(dir, "state.json", text.s, text.n, err);
+    tt__str_free(&text);
     json_decref(doc);
     return st;
 }
@@ -162,8 +162,9 @@ tt_status tt__cstate_load_ops(const char *dir, int unit, const tt_net *net, tt_l
 
 /* ------------------------------------------------------------ removing ---- */
 
+/* Files of a state, and what a killed writer left of them (".NAME.XXXXXX.tmp"). */
 static bool ours(const char *name) {
-    static const char *const prefixes[] = {"ops.", "hidden.", "sum.", "self."};
+    static const char *const prefixes[] = {"ops.", "hidden.", "sum.", "self.", ".ops.", ".hidden.", ".sum.", ".self.", ".state.json."};
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
         if (!strncmp(name, prefixes[i], strlen(prefixes[i]))) return true;
     return false;

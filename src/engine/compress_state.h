@@ -33,4 +33,6 @@ tt_status tt__cstate_save_ops(const char *dir, int unit, const tt_net *net, tt_l
 tt_status tt__cstate_load_ops(const char *dir, int unit, const tt_net *net, tt_linop **ops, const tt_outcome *outcome, tt_gguf **file, tt_err *err);
 /* Removes the files of a state that `needed` does not claim (NULL: all but state.json, then that, then the folder when empty). */
 void tt__cstate_sweep(const char *dir, bool (*needed)(void *user, const char *name), void *user);
+/* tt_compress with its own interval between two saves; 0: after every step (tests). */
+tt_status tt__compress(tt_ctx *ctx, const tt_compress_options *options, double save_seconds, tt_compress_report **report, tt_err *err);
 #endif

@@ -232,9 +232,10 @@ double tt__prune_density(const tt_knobs *k) {
     return 1 - tt__knob_f(k, "sparsity");
 }
 
-/* A mask bit, the kept codes with half a byte of filling per 64 columns where b does not divide them evenly, a start per row. */
+/* A mask of whole words, the kept codes with on average half a byte less a code of filling per word, a start per row. */
 static double sparse_bits(double density, int bits, int64_t cols) {
-    return 1 + density * bits + (bits < 8 ? (8.0 - bits) / 2 / 64 : 0) + 64.0 / (double)cols;
+    double words = (double)((cols + 63) / 64);
+    return density * bits + (64 * words + (bits < 8 ? (8.0 - bits) / 2 * words : 0) + 64) / (double)cols;
 }
 
 double tt__prune_cost(const tt_knobs *k, int64_t cols) {
