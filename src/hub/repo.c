@@ -182,8 +182,9 @@ static uint64_t bytes_of_blobs(const char *folder) {
 /* "models--org--name" → "org/name": the first "--" is the slash. */
 static bool repo_of_folder(const char *entry, tt__ref *ref) {
     char text[220];
+    if (strncmp(entry, "models--", 8) != 0) return false;
     const char *org = entry + strlen("models--"), *cut = strstr(org, "--");
-    if (strncmp(entry, "models--", 8) != 0 || !cut || strlen(org) > 200) return false;
+    if (!cut || strlen(org) > 200) return false;
     snprintf(text, sizeof text, "%.*s/%s", (int)(cut - org), org, cut + 2);
     return tt__ref_parse(text, ref);
 }
