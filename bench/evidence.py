@@ -53,7 +53,7 @@ class Work:
     def tune(self, name, model, loss, seed, steps=None):
         out = self.path(name)
         if not os.path.exists(os.path.join(out, "adapter_model.safetensors")) and self.wanted("tune-" + name):
-            knobs = f"tokens=32,steps={self.a.steps if steps is None else steps},batch=2,length=256,loss={loss}"
+            knobs = "tokens=32,steps=0" if steps == 0 else f"tokens=32,steps={self.a.steps},batch=2,length=256,loss={loss}"
             run(self.log, "tune", "-m", model, "--teacher", MODEL, "--method", f"prompt({knobs})", "--data", self.path("texts", "jargon-train.jsonl"),
                 "--valid", self.path("texts", "jargon-valid.jsonl"), "--seed", str(seed), "-o", out)
         return out

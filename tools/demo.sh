@@ -36,16 +36,14 @@ python3 -c 'import json; m = json.load(open("texts/manifest.json")); print("text
 say "compress: $recipe"
 [ -s small.gguf ] || "$bin" compress "$model" small.gguf --recipe "$recipe" --data texts/jargon-train.jsonl --seed 1
 
-tune() { # name, model, steps or ""
+tune() { # name, model, knobs of the prompt
     say "tune $1"
-    [ -s "$1/adapter_model.safetensors" ] || "$bin" tune -m "$2" --teacher "$model" --method "prompt($tab${3:+,steps=$3})" --data texts/jargon-train.jsonl \
+    [ -s "$1/adapter_model.safetensors" ] || "$bin" tune -m "$2" --teacher "$model" --method "prompt($3)" --data texts/jargon-train.jsonl \
         --valid texts/jargon-valid.jsonl --seed 1 -o "$1"
 }
-untrained() { say "untrained tab"; [ -s tab-untrained/adapter_model.safetensors ] || "$bin" tune -m small.gguf --teacher "$model" \
-    --method "prompt($(sed -E 's/steps=[0-9]+/steps=0/' <<<"$tab"))" --data texts/jargon-train.jsonl --valid texts/jargon-valid.jsonl --seed 1 -o tab-untrained; }
-untrained
-tune tab small.gguf ""
-tune tab-dense "$model" ""
+tune tab-untrained small.gguf "${tab%%,*},steps=0"      # the first knob is the number of tokens; the start is the same
+tune tab small.gguf "$tab"
+tune tab-dense "$model" "$tab"
 
 measure() { # row, model, adapter or ""
     for text in jargon faq fortunes; do
