@@ -94,15 +94,17 @@ def work_through(w):
     if not os.path.exists(w.path("texts", "manifest.json")):
         subprocess.run([sys.executable, os.path.join(HERE, "tools", "demo_texts.py"), w.path("texts")], check=True)
     w.measure("dense", MODEL)
-    for level in LEVELS:
-        model = w.compress(level)
-        for row, _, tab, loss, seed, steps in rows_of(level):
-            folder = w.tune(tab, model, loss, seed, steps) if tab else None
-            if os.path.exists(model):
-                w.measure(row, model, folder)
-        if level == "joint4":
-            for loss in ("kl", "ce"):
-                w.measure(f"dense+{loss}", MODEL, w.tune(f"tab-dense-{loss}", MODEL, loss, 1))
+    for further_seeds in (False, True):                    # one seed of everything first
+        for level in LEVELS:
+            model = w.compress(level)
+            for row, _, tab, loss, seed, steps in rows_of(level):
+                if (seed > 1) == further_seeds:
+                    folder = w.tune(tab, model, loss, seed, steps) if tab else None
+                    if os.path.exists(model):
+                        w.measure(row, model, folder)
+            if level == "joint4":
+                for loss in ("kl", "ce"):
+                    w.measure(f"dense+{loss}", MODEL, w.tune(f"tab-dense-{loss}", MODEL, loss, 1))
 
 
 def report(w):
