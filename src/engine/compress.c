@@ -420,7 +420,7 @@ static tt_status make_stats(const cjob *j, const tt_weight *w, tt_stats *stats, 
     const float *sum = j->calib->sum[w->input];
     stats->tokens = tt__calib_tokens(j->calib);
     stats->hessian = j->full ? sum : NULL;
-    stats->sumsq = sum;
+    stats->sumsq = j->full ? NULL : sum;
     if (!j->full) return TT_OK;
     float *diag = NULL;
     TT_TRY(tt__new(&diag, (size_t)w->cols, sizeof *diag, "input statistics", err));
