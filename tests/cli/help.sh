@@ -1,4 +1,6 @@
 # Every verb explains itself, in help, manual page and completions; all from one table.
+# The name of a file would be taken for the section.
+mandoc_lint() { mandoc -T lint -W warning <"$1"; }
 verbs=$(sed -n 's/^VERB(\([a-z]*\),.*/\1/p' "$root/cli/verbs.inc")
 check verbs_found [ "$(wc -w <<<"$verbs")" -ge 15 ]
 for v in $verbs; do
@@ -12,7 +14,7 @@ for v in $verbs; do
     check "help_is_one_$v" cmp -s help "$scratch/out"
     check "help_width_$v" [ "$(wc -L <help)" -le 130 ]
     code "man_$v" 0 trimtab help --man "$v"
-    if command -v mandoc >/dev/null; then check "man_lint_$v" mandoc -T lint -W warning "$scratch/out"; else skip "man_lint_$v" "no mandoc"; fi
+    if command -v mandoc >/dev/null; then check "man_lint_$v" mandoc_lint "$scratch/out"; else skip "man_lint_$v" "no mandoc"; fi
 done
 code help 0 trimtab help
 check help_lists_verbs [ "$(grep -c -E "^  ($(tr '\n' '|' <<<"$verbs" | sed 's/|$//')) " "$scratch/out")" = "$(wc -w <<<"$verbs")" ]
@@ -20,7 +22,7 @@ code help_alone 0 trimtab
 code help_flag 0 trimtab --help
 code help_alias 0 trimtab help quantize
 code man 0 trimtab help --man
-if command -v mandoc >/dev/null; then check man_lint mandoc -T lint -W warning "$scratch/out"; else skip man_lint "no mandoc"; fi
+if command -v mandoc >/dev/null; then check man_lint mandoc_lint "$scratch/out"; else skip man_lint "no mandoc"; fi
 code version 0 trimtab version
 check version_words grep -q '^trimtab [0-9]*\.[0-9]*\.[0-9]* (' "$scratch/out"
 code version_flag 0 trimtab --version

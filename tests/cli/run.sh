@@ -15,7 +15,7 @@ trimtab=$build/trimtab
 passed=0 failed=0 skipped=0
 [ -x "$trimtab" ] || { echo "no program in $build"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 
-scratch=$(mktemp -d)
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/trimtab-cli-XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 mkdir "$scratch/bin"
 ln -s "$trimtab" "$scratch/bin/trimtab"
