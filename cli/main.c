@@ -35,6 +35,7 @@ static void catch_signals(cli *c) {
     sigemptyset(&sa.sa_mask);
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
+    signal(SIGXFSZ, SIG_IGN);                              /* a file beyond its limit (ulimit -f) is a write that fails, like a full disk */
 }
 
 static int unknown_verb(const char *word) {

@@ -530,6 +530,10 @@ tt_status tt__remove(const char *path, tt_err *err) {
     return fail_errno(err, errno, "cannot remove", path);
 }
 
+void tt__remove_empty(const char *path) {
+    if (tt__is_dir(path)) (void)rmdir(path);
+}
+
 enum { TREE_DEPTH = 64 };
 
 static tt_status remove_entries(int dir, const char *path, int depth, tt_err *err);
@@ -577,6 +581,45 @@ tt_status tt__rename_folder(const char *from, const char *to, tt_err *err) {
     if (fd >= 0) close(fd);
     tt__free(parent);
     return st;
+}
+
+/* Hard links in `to` of the plain files of `from`; false at the first that cannot be had. */
+static bool link_missing(int from, int to, bool (*stale)(const char *name)) {
+    int own = openat(from, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = own >= 0 ? fdopendir(own) : NULL;
+    struct dirent *e;
+    bool ok = d != NULL;
+    if (!d && own >= 0) close(own);
+    while (ok && (e = readdir(d)) != NULL) {
+        struct stat sb;
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+        ok = fstatat(from, e->d_name, &sb, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(sb.st_mode);
+        if (ok && !(stale && stale(e->d_name))) ok = linkat(from, e->d_name, to, e->d_name, 0) == 0 || errno == EEXIST;
+    }
+    if (d) closedir(d);
+    return ok;
+}
+
+tt_status tt__swap_folder(const char *from, const char *to, bool (*stale)(const char *name), bool *done, tt_err *err) {
+    int old = open(to, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), new = open(from, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct stat sb;
+    tt_status st = TT_OK;
+    *done = false;
+    bool can = old >= 0 && new >= 0 && fstat(old, &sb) == 0 && fchmod(new, sb.st_mode & 07777) == 0 && link_missing(old, new, stale);
+    if (can) st = sync_folder(new, from, err);
+    if (can && st == TT_OK && faulted(TT_FAULT_RENAME, EIO)) st = fail_errno(err, errno, "cannot rename into place", to);
+    if (can && st == TT_OK) *done = renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE) == 0;
+    if (old >= 0) close(old);
+    if (new >= 0) close(new);
+    if (!*done) return st;
+    char *parent = folder_of(to);
+    TT_FAIL_IF(!parent, err, TT_RESOURCE, "out of memory|%s", to);
+    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) st = sync_folder(fd, parent, err);        /* before the old files go */
+    if (fd >= 0) close(fd);
+    tt__free(parent);
+    tt_status gone = tt__remove_tree(from, NULL);
+    return st != TT_OK || gone == TT_OK ? st : tt__remove_tree(from, err);
 }
 
 /* ------------------------------------------------------------ paths ---- */

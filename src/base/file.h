@@ -53,9 +53,14 @@ tt_status tt__lock_open(const char *path, int *fd, tt_err *err);
 
 tt_status tt__mkdirs(const char *path, tt_err *err);        /* like mkdir -p, mode 0777 & ~umask */
 tt_status tt__remove(const char *path, tt_err *err);        /* a file or an empty folder; missing is fine */
+void tt__remove_empty(const char *path);                    /* a folder if it is empty; anything else stays */
 tt_status tt__remove_tree(const char *path, tt_err *err);   /* only regular files and folders, does not follow links */
 /* A finished folder into its place, where nothing or an empty folder may be; both in the same parent; the parent made durable. */
 tt_status tt__rename_folder(const char *from, const char *to, tt_err *err);
+/* The same where a folder with files is: the two change places in one step, then the old one goes. Files of the old one that the new one
+ * lacks come along, except those that `stale` (may be NULL) names. *done is false, and nothing has changed, where that cannot be: the old
+ * folder holds more than plain files, or the file system lacks hard links or the exchange. */
+tt_status tt__swap_folder(const char *from, const char *to, bool (*stale)(const char *name), bool *done, tt_err *err);
 
 /* A path inside a folder, from an untrusted name: no '/', "..", NUL, control bytes at the wrong places; ≤ 255 bytes (D2).
  * Sub-folders allowed with '/'. Fails TT_BADFILE. Caller frees. */

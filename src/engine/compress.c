@@ -757,8 +757,9 @@ void tt_compress_free_report(tt_compress_report *report) {
 static tt_status compress(cjob *j, tt_err *err) {
     TT_FAIL_IF(!j->o->output || !*j->o->output, err, TT_USAGE, "no output given|||a file to write");
     TT_TRY(name_state(j, err));
-    TT_FAIL_IF(!j->o->force && !j->o->dry_run && tt__exists(j->o->output) && !tt__raw_exists(j->state, "state.json"), err, TT_USAGE,
-               "output exists|%s|||use --force to replace it", j->o->output);
+    bool stands = !j->o->force && !j->o->dry_run && tt__exists(j->o->output) && !tt__raw_exists(j->state, "state.json");
+    if (stands) tt__remove_empty(j->state);                        /* of a run that was killed at its last act */
+    TT_FAIL_IF(stands, err, TT_USAGE, "output exists|%s|||use --force to replace it", j->o->output);
     TT_TRY(read_recipe(j, err));
     TT_TRY(open_model(j, err));
     if (j->o->dry_run) return predict(j, err);

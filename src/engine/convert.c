@@ -531,11 +531,14 @@ static tt_status fill_copied_folder(convert *c, const char *dir, tt_err *err) {
     return tt__hf_write_json(dir, "config.json", c->config, err);
 }
 
-/* A new folder is filled under a hidden name beside its place and renamed; into one that exists the files go one by one. */
+/* What a reader would take before, or in place of, the new weights. */
+static bool is_stale(const char *name) { return !strcmp(name, "model.safetensors") || !strcmp(name, "model.safetensors.index.json"); }
+
+/* A folder is filled under a hidden name beside its place and put there in one step; where that cannot be, the files go one by one. */
 static tt_status save_folder(convert *c, tt_status (*fill)(convert *, const char *, tt_err *), tt_err *err) {
     size_t n;
     const char *out = c->o->output, *name = base_name(out, &n);
-    if (tt__exists(out)) return fill(c, out, err);
+    bool fresh = !tt__exists(out), done = true;
     tt__str tmp = {0}, plain = {0};
     tt__str_printf(&tmp, "%.*s.%.*s.convert.tmp", (int)(name - out), out, (int)n, name);
     tt__str_printf(&plain, "%.*s%.*s", (int)(name - out), out, (int)n, name);
@@ -544,8 +547,9 @@ static tt_status save_folder(convert *c, tt_status (*fill)(convert *, const char
     if (st == TT_OK) {
         st = tt__mkdirs(tmp.s, err);
         if (st == TT_OK) st = fill(c, tmp.s, err);
-        if (st == TT_OK) st = tt__rename_folder(tmp.s, plain.s, err);
-        if (st != TT_OK) tt__remove_tree(tmp.s, NULL);
+        if (st == TT_OK) st = fresh ? tt__rename_folder(tmp.s, plain.s, err) : tt__swap_folder(tmp.s, plain.s, is_stale, &done, err);
+        if (st != TT_OK || !done) tt__remove_tree(tmp.s, NULL);
+        if (st == TT_OK && !done) st = fill(c, out, err);
     }
     tt__str_free(&tmp);
     tt__str_free(&plain);

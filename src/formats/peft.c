@@ -197,14 +197,17 @@ static tt_status temporary_of(const char *dir, char **out, tt_err *err) {
     return tt__exists(*out) ? tt__remove_tree(*out, err) : TT_OK;
 }
 
-static tt_status save_new(const char *dir, const tt_peft_prompt *p, const char *trimtab_json, tt_err *err) {
+/* The whole folder in one step; where an old one cannot change places with it, file by file. */
+static tt_status save_beside(const char *dir, const tt_peft_prompt *p, const char *trimtab_json, tt_err *err) {
     char *temporary = NULL;
+    bool fresh = !tt__exists(dir), done = true;
     tt_status st = temporary_of(dir, &temporary, err);
     if (st == TT_OK) {
         st = tt__mkdirs(temporary, err);
         if (st == TT_OK) st = write_files(temporary, p, trimtab_json, err);
-        if (st == TT_OK) st = tt__rename_folder(temporary, dir, err);
-        if (st != TT_OK) tt__remove_tree(temporary, NULL);
+        if (st == TT_OK) st = fresh ? tt__rename_folder(temporary, dir, err) : tt__swap_folder(temporary, dir, NULL, &done, err);
+        if (st != TT_OK || !done) tt__remove_tree(temporary, NULL);
+        if (st == TT_OK && !done) st = write_files(dir, p, trimtab_json, err);
     }
     tt__free(temporary);
     return st;
@@ -215,9 +218,8 @@ tt_status tt__peft_save(const char *dir, const tt_peft_prompt *p, const char *tr
     while (n > 1 && dir[n - 1] == '/') n--;
     char *plain = tt__strndup(dir, n);
     TT_FAIL_IF(!plain, err, TT_RESOURCE, "out of memory|for a path");
-    bool fresh = n > 0 && !tt__exists(plain);
     tt_status st = n == 0 ? tt__fail(err, TT_USAGE, "empty folder name|") : p->tokens < 1 || p->width < 1 ? tt__fail(err, TT_FAIL, "empty prompt|%s", dir) : TT_OK;
-    if (st == TT_OK) st = fresh ? save_new(plain, p, trimtab_json, err) : write_files(plain, p, trimtab_json, err);
+    if (st == TT_OK) st = save_beside(plain, p, trimtab_json, err);
     tt__free(plain);
     return st;
 }

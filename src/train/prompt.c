@@ -578,8 +578,9 @@ static tt_status open_trainer(trainer *t, tt_err *err) {
     t->E = t->arrays, t->m = t->E + t->n, t->v = t->m + t->n, t->good = t->v + t->n, t->best = t->good + 3 * t->n;
     take_fingerprint(t);
     TT_TRY(load_state(t, err));
-    TT_FAIL_IF(!t->resumed && !t->job->force && tt__exists(t->job->output), err, TT_USAGE, "output exists|%s|||use --force to replace it",
-               t->job->output);
+    bool stands = !t->resumed && !t->job->force && tt__exists(t->job->output);
+    if (stands) tt__remove_empty(t->job->state_dir);               /* of a run that was killed at its last act */
+    TT_FAIL_IF(stands, err, TT_USAGE, "output exists|%s|||use --force to replace it", t->job->output);
     TT_TRY(open_runners(t, err));
     return t->trains ? prepare_data(t, err) : TT_OK;
 }

@@ -405,6 +405,70 @@ TT_CASE(a_folder_is_renamed_whole) {
         for (int mode = TT_FAULT_ONCE; mode <= TT_FAULT_ON; mode++) tt_test_fault_loop((tt__fault_kind)kind, (tt__fault_mode)mode, swap_body, names);
 }
 
+static bool is_old(const char *name) { return !strcmp(name, "old"); }
+
+static const char *in(const char *dir, const char *name) {
+    char both[64];
+    snprintf(both, sizeof both, "%s/%s", dir, name);
+    return tt_test_path(both);
+}
+
+static tt_status exchange_body(void *arg, tt_err *err) {
+    bool *done = arg;
+    const char *from = tt_test_path("a"), *to = tt_test_path("b");
+    tt__remove_tree(from, NULL), tt__remove_tree(to, NULL);
+    TT_TRY(tt__mkdirs(from, err));
+    TT_TRY(tt__mkdirs(to, err));
+    TT_TRY(tt__write_file(in("a", "x"), "new", 3, err));
+    TT_TRY(tt__write_file(in("b", "x"), "old", 3, err));
+    return tt__swap_folder(from, to, is_old, done, err);
+}
+
+TT_CASE(folders_change_places) {
+    bool done = false;
+    tt_err err = {0};
+    char *text = NULL;
+    TT_CHECK_OK(exchange_body(&done, &err));
+    if (!done) TT_SKIP("no exchange of folders on this file system");
+    TT_CHECK(!tt__exists(tt_test_path("a")));
+    TT_CHECK_OK(tt__read_file(in("b", "x"), 10, &text, NULL, &err));
+    TT_CHECK_STR(text, "new");
+    tt__free(text);
+    /* what the new one lacks comes along, what is stale does not */
+    TT_CHECK_OK(tt__mkdirs(tt_test_path("a"), &err));
+    TT_CHECK_OK(tt__write_file(in("b", "kept"), "k", 1, &err));
+    TT_CHECK_OK(tt__write_file(in("b", "old"), "o", 1, &err));
+    TT_CHECK_OK(tt__swap_folder(tt_test_path("a"), tt_test_path("b"), is_old, &done, &err));
+    TT_CHECK(done && tt__exists(in("b", "kept")) && tt__exists(in("b", "x")) && !tt__exists(in("b", "old")));
+    /* a folder inside is not ours to move */
+    TT_CHECK_OK(tt__mkdirs(tt_test_path("a"), &err));
+    TT_CHECK_OK(tt__mkdirs(in("b", "sub"), &err));
+    TT_CHECK_OK(tt__swap_folder(tt_test_path("a"), tt_test_path("b"), NULL, &done, &err));
+    TT_CHECK(!done && tt__exists(tt_test_path("a")) && tt__exists(in("b", "sub")));
+    /* a folder of other things is no empty folder */
+    tt__remove_empty(tt_test_path("b"));
+    TT_CHECK(tt__exists(tt_test_path("b")));
+}
+
+TT_CASE(exchanged_folders_are_old_or_new) {
+    bool done = false;
+    for (int kind = TT_FAULT_OPEN; kind <= TT_FAULT_CLOSE; kind++) {
+        for (uint64_t k = 1; k < 40; k++) {
+            tt_err err = {0};
+            char *text = NULL;
+            tt__fault_set((tt__fault_kind)kind, k, TT_FAULT_ONCE);
+            tt_status st = exchange_body(&done, &err);
+            bool fired = tt__fault_fired();
+            tt__fault_set(TT_FAULT_ALLOC, 0, TT_FAULT_OFF);
+            if (st == TT_OK && !done) TT_SKIP("no exchange of folders on this file system");
+            if (tt__read_file(in("b", "x"), 10, &text, NULL, &err) == TT_OK) TT_CHECK(!strcmp(text, "old") || !strcmp(text, "new"));
+            if (st == TT_OK) TT_CHECK(!tt__exists(tt_test_path("a")));
+            tt__free(text);
+            if (!fired) break;
+        }
+    }
+}
+
 TT_CASE(folders_survive_every_fault) {
     char *root = (char *)(uintptr_t)tt_test_path("r");
     for (int kind = 0; kind < TT_FAULT_KINDS; kind++)
