@@ -1,4 +1,4 @@
-/* Writes what tests/kill works on into the folder $KILL_FOLDER: the tiny model and two texts. A test program only because tiny.h is written for one. */
+/* Writes what tests/kill works on into the folder $KILL_FOLDER: the tiny model and texts. A test program only because tiny.h is written for one. */
 #include "harness/tiny.h"
 
 #include <stdlib.h>
@@ -21,4 +21,5 @@ TT_CASE(tiny_files) {
     tt__free(model);
     write_words(folder, "text.txt", 2, 6000);
     write_words(folder, "other.txt", 3, 800);
+    write_words(folder, "long.txt", 4, 100000);
 }
