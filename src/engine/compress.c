@@ -480,6 +480,7 @@ static tt_status replace(cjob *j, size_t i, tt_err *err) {
     out->bytes = tt__linop_bytes(op);
     out->seconds = tt__now() - start;
     out->done = true;
+    tt__linop_free(j->ops[i]);                  /* of a saved run under another memory bound: its passes were others */
     j->ops[i] = op;
     op = NULL;
 done:
@@ -552,10 +553,8 @@ static tt_status step_sample(cjob *j, tt_err *err) {
 }
 
 static tt_status step_collect(cjob *j, tt_err *err) {
-    if (j->at.index == 0) {
-        TT_TRY(tt__calib_begin(j->calib, j->passes[j->at.pass], err));
-        if (j->sequential) install(j, j->at.layer, true);
-    }
+    if (j->sequential) install(j, j->at.layer, true);                /* at every step: a resumed run begins in the middle */
+    if (j->at.index == 0) TT_TRY(tt__calib_begin(j->calib, j->passes[j->at.pass], err));
     if (j->at.index < j->calib->n_batches) TT_TRY(tt__calib_collect(j->calib, j->at.layer, j->at.index++, err));
     if (j->at.index < j->calib->n_batches) return TT_OK;
     TT_TRY(tt__calib_finish(j->calib, j->at.layer, err));

@@ -262,17 +262,23 @@ tt_status tt_model_get_meta(const tt_model *m, size_t i, size_t max_items, tt_me
 
 static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
+/* NAME-00001-of-00003.gguf: where "-of-" stands, or NULL. */
+static const char *split_mark(const char *name) {
+    for (const char *of = strstr(name, "-of-"); of; of = strstr(of + 1, "-of-"))
+        if (of - name > 6 && of[-6] == '-' && strspn(of - 5, "0123456789") == 5) return of;
+    return NULL;
+}
+
 /* The weight files of a model: the shards of a split GGUF, the safetensors of a folder, or the file itself. */
 static tt_status weight_files(const tt_model *m, char ***files, size_t *n, tt_err *err) {
     TT_TRY(tt__new(files, TT_LIMIT_ST_SHARDS + 1, sizeof **files, "a list of files", err));
     *n = 0;
-    const char *of = strstr(m->path, "-of-"), *base = strrchr(m->path, '/');
-    bool folder = tt__is_dir(m->path), split = m->gguf && of && of - m->path > 5;
+    const char *base = strrchr(m->path, '/'), *stem = base ? base + 1 : m->path, *of = split_mark(stem);
+    bool folder = tt__is_dir(m->path), split = m->gguf && of;
     if (!folder && !split) return dup_str(m->path, strlen(m->path), &(*files)[(*n)++], err);
     char *dir = folder ? tt__strdup(m->path) : base ? tt__strndup(m->path, (size_t)(base - m->path)) : tt__strdup(".");
     TT_FAIL_IF(!dir, err, TT_RESOURCE, "out of memory|a path");
     DIR *d = opendir(dir);
-    const char *stem = base ? base + 1 : m->path;
     size_t stem_n = split ? (size_t)(of - stem) - 5 : 0;
     tt_status st = TT_OK;
     for (struct dirent *e; d && (e = readdir(d)) && *n < TT_LIMIT_ST_SHARDS;) {

@@ -31,7 +31,7 @@ enum {
     PIECE = 128,         /* keys of a piece in decoding */
     STRIP = 16,          /* of which so many are read through all heads before the next */
     FEW = 4,             /* up to so many new rows are decoded one by one */
-    JOIN_HEADS = 64      /* heads whose pieces are held at a time in decoding */
+    JOIN_HEADS = TT_ATTN_GROUP   /* heads whose pieces are held at a time in decoding */
 };
 #define NOTHING_SEEN (-1e30f)
 

@@ -10,6 +10,8 @@
 #include <stdint.h>
 struct tt_ctx;
 
+enum { TT_ATTN_GROUP = 64 };      /* heads that may share a kv head */
+
 typedef enum tt_kvtype { TT_KV_F32, TT_KV_F16 } tt_kvtype;
 
 typedef struct tt_attn {

@@ -8,6 +8,7 @@
  * than linear and Llama 3's are refused by name.
  */
 #include "base/limits.h"
+#include "kernels/attention.h"
 #include "models/net.h"
 #include <math.h>
 #include <stddef.h>
@@ -46,6 +47,8 @@ static tt_status check(tt_hparams *h, tt_err *err) {
     if (!h->head_dim) h->head_dim = h->n_embd / h->n_head;
     TT_FAIL_IF(h->n_head % h->n_head_kv, err, TT_BADFILE, "heads are not a multiple of the key/value heads||%lld / %lld", (long long)h->n_head,
                (long long)h->n_head_kv);
+    TT_FAIL_IF(h->n_head / h->n_head_kv > TT_ATTN_GROUP, err, TT_BADFILE, "too many heads share a key/value head||%lld|at most %d",
+               (long long)(h->n_head / h->n_head_kv), (int)TT_ATTN_GROUP);
     TT_FAIL_IF(h->head_dim % 2, err, TT_BADFILE, "head size is odd||%lld", (long long)h->head_dim);
     TT_FAIL_IF(h->n_head * h->head_dim > (int64_t)TT_LIMIT_EMBD, err, TT_BADFILE, "heads are too large||%lld x %lld|at most %llu in all",
                (long long)h->n_head, (long long)h->head_dim, (unsigned long long)TT_LIMIT_EMBD);

@@ -512,6 +512,11 @@ TT_CASE(expanded_weights_agree) {
 
 static void yarn(tt_gguf_writer *w) { tt__gguf_set_str(w, "llama.rope.scaling.type", "yarn", NULL); }
 static void no_heads(tt_gguf_writer *w) { tt__gguf_set_u32(w, "llama.attention.head_count", 0, NULL); }
+static void crowded_heads(tt_gguf_writer *w) {
+    tt_err err = {0};
+    TT_CHECK_OK(tt__gguf_set_u32(w, "llama.attention.head_count", 65, &err));
+    TT_CHECK_OK(tt__gguf_set_u32(w, "llama.attention.head_count_kv", 1, &err));
+}
 static void odd_heads(tt_gguf_writer *w) { tt__gguf_set_u32(w, "llama.attention.head_count_kv", 3, NULL); }
 static void many_layers(tt_gguf_writer *w) { tt__gguf_set_u32(w, "llama.block_count", 1025, NULL); }
 static void more_layers(tt_gguf_writer *w) { tt__gguf_set_u32(w, "llama.block_count", TINY_L + 1, NULL); }
@@ -528,6 +533,7 @@ TT_CASE(bad_nets_are_refused_by_name) {
         {{.more_keys = yarn}, "yarn"},
         {{.more_keys = no_heads}, "head_count"},
         {{.more_keys = odd_heads}, "heads"},
+        {{.more_keys = crowded_heads}, "share"},
         {{.more_keys = many_layers}, "block_count"},
         {{.more_keys = more_layers}, "blk.3.attn_norm.weight"},
         {{.more_keys = text_layers}, "block_count"},
