@@ -133,3 +133,52 @@ TT_CASE(the_packaged_model_is_what_we_think) {
     TT_CHECK(m.net->hp.n_layer == 30 && m.net->hp.n_embd == 576 && m.net->hp.n_head == 9 && m.net->hp.n_head_kv == 3 && m.net->hp.head_dim == 64);
     close_model(&m);
 }
+
+/* One step of training and one of serving; buffers that a first step makes are kept. */
+static void step(tt_runner *r, tt_kvcache *c, const int32_t *ids, int32_t *target, float *X, float *dX, float *H) {
+    enum { P = 4, T = 24 };
+    tt_err err = {0};
+    double loss;
+    for (int i = 0; i < P + T; i++) target[i] = i < P || i == P + T - 1 ? -1 : ids[i - P + 1];
+    TT_CHECK_OK(tt__run_embed(r, ids, P + T, X, &err));
+    tt_loss spec = {.kind = TT_LOSS_CE, .target = target};
+    TT_CHECK_OK(tt__run_loss(r, P, 1, T, X, &spec, &loss, NULL, dX, &err));
+    c->n = 0;
+    TT_CHECK_OK(tt__run_cached(r, c, ids, T, true, H, &err));
+    TT_CHECK_OK(tt__run_cached(r, c, ids + T, 1, true, H, &err));
+}
+
+/* Weights are used where the file is mapped, in their stored form: beside it the net holds less than a twentieth of their bytes, and a step
+ * takes nothing that grows with them. */
+TT_CASE(weights_stay_as_they_are_stored) {
+    enum { ROWS = 28 };
+    static int32_t ids[N], target[ROWS];
+    static float X[ROWS * 576], dX[ROWS * 576], H[576];
+    tt_err err = {0};
+    tt_gguf *g;
+    tt_net *net;
+    tt_runner *r;
+    tt_kvcache *c;
+    tt_ctx *ctx = tt_test_ctx(2, NULL);
+    uint64_t stored = 0;
+    TT_CHECK_OK(tt__gguf_open(tt_test_model(), &g, &err));
+    uint64_t before = tt__mem_now();
+    TT_CHECK_OK(tt__net_from_gguf(ctx, g, false, &net, &err));
+    for (size_t i = 0; i < net->n_weights; i++) stored += net->weights[i].op ? tt__linop_bytes(net->weights[i].op) : 0;
+    TT_CHECK(stored > 80u << 20);
+    TT_CHECK(tt__mem_now() - before < stored / 20);
+    tt_runner_options o = {.max_rows = ROWS, .max_past = ROWS, .backward = true, .keep = TT_KEEP_BOUNDARY};
+    TT_CHECK_OK(tt__runner_create(ctx, net, &o, &r, &err));
+    TT_CHECK_OK(tt__kvcache_create(ctx, net, 1, ROWS, TT_KV_F16, &c, &err));
+    for (int i = 0; i < N; i++) ids[i] = i * 97 % 49152;
+    step(r, c, ids, target, X, dX, H);
+    before = tt__mem_now();
+    tt__mem_reset_peak();
+    step(r, c, ids, target, X, dX, H);
+    TT_CHECK_EQ(tt__mem_now(), before);
+    TT_CHECK(tt__mem_peak() - before < 1u << 16);
+    tt__kvcache_free(c);
+    tt__runner_free(r);
+    tt__net_free(net);
+    tt__gguf_close(g);
+}
