@@ -132,15 +132,19 @@ void tt__sha256_final(tt__sha256 *s, uint8_t out[32]) {
     for (int i = 0; i < 32; i++) out[i] = (uint8_t)(s->h[i / 4] >> (24 - 8 * (i % 4)));
 }
 
-void tt__sha256_hex(const void *data, size_t n, char out[65]) {
-    tt__sha256 s;
+void tt__sha256_final_hex(tt__sha256 *s, char out[65]) {
     uint8_t digest[32];
-    tt__sha256_init(&s);
-    tt__sha256_update(&s, data, n);
-    tt__sha256_final(&s, digest);
+    tt__sha256_final(s, digest);
     for (int i = 0; i < 32; i++) {
         out[2 * i] = "0123456789abcdef"[digest[i] >> 4];
         out[2 * i + 1] = "0123456789abcdef"[digest[i] & 15];
     }
     out[64] = 0;
+}
+
+void tt__sha256_hex(const void *data, size_t n, char out[65]) {
+    tt__sha256 s;
+    tt__sha256_init(&s);
+    tt__sha256_update(&s, data, n);
+    tt__sha256_final_hex(&s, out);
 }

@@ -20,6 +20,7 @@ typedef struct tt__sha256 { uint32_t h[8]; uint64_t bytes; uint8_t buf[64]; } tt
 void tt__sha256_init(tt__sha256 *s);
 void tt__sha256_update(tt__sha256 *s, const void *data, size_t n);
 void tt__sha256_final(tt__sha256 *s, uint8_t out[32]);
+void tt__sha256_final_hex(tt__sha256 *s, char out[65]);
 void tt__sha256_hex(const void *data, size_t n, char out[65]);
 void tt__sha256_blocks_plain(uint32_t h[8], const uint8_t *p, size_t n);   /* the definition, for tests: n blocks of 64 bytes */
 

@@ -109,22 +109,6 @@ tt_status tt__cstate_load(const char *dir, const char *fingerprint, tt_position 
 
 /* ------------------------------------------------------------ operators ---- */
 
-static tt_status add_op(tt_gguf_writer *w, const char *weight, const tt_linop *op, tt_err *err) {
-    tt_segment seg[8];
-    char key[96], value[256], params[128], name[96];
-    int n = op->v->segments(op, seg);
-    op->v->describe(op, params, sizeof params);
-    snprintf(key, sizeof key, "trimtab.op.%s", weight);
-    snprintf(value, sizeof value, "%s;rows=%lld;cols=%lld;%s", op->v->name, (long long)op->rows, (long long)op->cols, params);
-    TT_TRY(tt__gguf_set_str(w, key, value, err));
-    for (int i = 0; i < n; i++) {
-        if (!seg[i].bytes) continue;
-        snprintf(name, sizeof name, "%s#%s", weight, seg[i].name);
-        TT_TRY(tt__gguf_add_tensor(w, name, TT_I8, 1, &seg[i].bytes, seg[i].data, NULL, NULL, err));
-    }
-    return TT_OK;
-}
-
 static tt_status ops_path(const char *dir, int unit, char **path, tt_err *err) {
     char name[32];
     snprintf(name, sizeof name, "ops.%d", unit);
@@ -137,7 +121,7 @@ tt_status tt__cstate_save_ops(const char *dir, int unit, const tt_net *net, tt_l
     tt_status st;
     TT_TRY_GOTO(tt__gguf_writer_create(&w, err));
     for (size_t i = 0; i < net->n_weights; i++)
-        if (tt__in_unit(net, i, unit) && ops[i]) TT_TRY_GOTO(add_op(w, net->weights[i].name, ops[i], err));
+        if (tt__in_unit(net, i, unit) && ops[i]) TT_TRY_GOTO(tt__store_add_op(w, net->weights[i].name, ops[i], err));
     TT_TRY_GOTO(ops_path(dir, unit, &path, err));
     TT_TRY_GOTO(tt__gguf_writer_save(w, path, err));
 done:

@@ -312,9 +312,7 @@ tt_status tt_model_sha256(tt_model *m, char out[65], tt_err *err) {
         for (size_t i = 0; i < n; i++) tt__free(files[i]);
         tt__free(files);
         TT_TRY(st);
-        uint8_t digest[32];
-        tt__sha256_final(&s, digest);
-        for (int i = 0; i < 32; i++) snprintf(m->sha256 + 2 * i, 3, "%02x", digest[i]);
+        tt__sha256_final_hex(&s, m->sha256);
     }
     memcpy(out, m->sha256, 65);
     return TT_OK;

@@ -141,12 +141,9 @@ static tt_status transfer_all(transfer *t, tt__http *h) {
 /* ------------------------------------------------------------------ end ---- */
 
 static tt_status verify(transfer *t) {
-    static const char digits[] = "0123456789abcdef";
-    uint8_t raw[32];
-    char hex[65] = {0};
+    char hex[65];
     if (!tt__is_hex(t->b->etag, 64)) return TT_OK;                  /* small files carry a git hash; their length was checked */
-    tt__sha256_final(&t->hash, raw);
-    for (int i = 0; i < 32; i++) hex[2 * i] = digits[raw[i] >> 4], hex[2 * i + 1] = digits[raw[i] & 15];
+    tt__sha256_final_hex(&t->hash, hex);
     if (strcmp(hex, t->b->etag) == 0) return TT_OK;
     tt__remove(t->partial, NULL);
     tt__remove(t->etag_file, NULL);

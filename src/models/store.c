@@ -36,18 +36,18 @@ static tt_status add_standard(storing *s, size_t i, const tt_linop *op, tt_err *
     return tt__gguf_add_tensor(s->w, w->name, op->dtype, 2, ne, NULL, emit_permuted, p, err);
 }
 
-static tt_status add_own(storing *s, const tt_weight *w, const tt_linop *op, tt_err *err) {
+tt_status tt__store_add_op(tt_gguf_writer *w, const char *weight, const tt_linop *op, tt_err *err) {
     tt_segment seg[8];
     char key[96], value[256], params[128], name[96];
     int n = op->v->segments(op, seg);
     op->v->describe(op, params, sizeof params);
-    snprintf(key, sizeof key, "trimtab.op.%s", w->name);
+    snprintf(key, sizeof key, "trimtab.op.%s", weight);
     snprintf(value, sizeof value, "%s;rows=%lld;cols=%lld;%s", op->v->name, (long long)op->rows, (long long)op->cols, params);
-    TT_TRY(tt__gguf_set_str(s->w, key, value, err));
+    TT_TRY(tt__gguf_set_str(w, key, value, err));
     for (int i = 0; i < n; i++) {
         if (!seg[i].bytes) continue;                          /* GGUF has no empty tensors; operators take an absent segment as empty */
-        snprintf(name, sizeof name, "%s#%s", w->name, seg[i].name);
-        TT_TRY(tt__gguf_add_tensor(s->w, name, TT_I8, 1, &seg[i].bytes, seg[i].data, NULL, NULL, err));
+        snprintf(name, sizeof name, "%s#%s", weight, seg[i].name);
+        TT_TRY(tt__gguf_add_tensor(w, name, TT_I8, 1, &seg[i].bytes, seg[i].data, NULL, NULL, err));
     }
     return TT_OK;
 }
@@ -60,7 +60,7 @@ static tt_status add_weights(storing *s, tt_err *err) {
         const uint64_t n = (uint64_t)w->cols;
         if (w->vector) TT_TRY(tt__gguf_add_tensor(s->w, w->name, TT_F32, 1, &n, w->vec, NULL, NULL, err));
         else if (is_standard(op)) TT_TRY(add_standard(s, i, op, err));
-        else TT_TRY(add_own(s, w, op, err));
+        else TT_TRY(tt__store_add_op(s->w, w->name, op, err));
     }
     const uint64_t half = (uint64_t)net->hp.head_dim / 2;
     if (net->rope_divisor) TT_TRY(tt__gguf_add_tensor(s->w, "rope_freqs.weight", TT_F32, 1, &half, net->rope_divisor, NULL, NULL, err));

@@ -18,6 +18,8 @@
 tt_status tt__store_gguf(const tt_net *net, const tt_linop *const *ops, const tt_gguf *source,
                          tt_status (*prepare)(void *user, tt_gguf_writer *w, tt_err *err), void *user,
                          const char *const *extra, const char *path, uint64_t *file_bytes, tt_err *err);
+/* One operator in this form, whatever it is: what compress keeps of finished layers is stored like this too. */
+tt_status tt__store_add_op(tt_gguf_writer *w, const char *weight, const tt_linop *op, tt_err *err);
 /* For the loader: the operator of an own-format weight, or *out = NULL when the weight is standard. */
 tt_status tt__store_load_op(tt_ctx *ctx, const tt_gguf *g, const char *weight, int64_t rows, int64_t cols, tt_linop **out, tt_err *err);
 #endif

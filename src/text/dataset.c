@@ -151,16 +151,6 @@ static tt_status load_folder(loader *l, const char *dir, regex_t *re, tt_err *er
     return st;
 }
 
-static void hex(tt__sha256 *sha, char out[65]) {
-    uint8_t h[32];
-    tt__sha256_final(sha, h);
-    for (int i = 0; i < 32; i++) {
-        out[2 * i] = "0123456789abcdef"[h[i] >> 4];
-        out[2 * i + 1] = "0123456789abcdef"[h[i] & 15];
-    }
-    out[64] = 0;
-}
-
 tt_status tt__docs_load(const char *path, const char *split, tt_docs *out, tt_err *err) {
     loader l = {.docs = out};
     regex_t re;
@@ -176,7 +166,7 @@ tt_status tt__docs_load(const char *path, const char *split, tt_docs *out, tt_er
     if (split) regfree(&re);
     if (st == TT_OK && out->n == 0) st = tt__fail(err, TT_BADFILE, "no text|%s|no document|at least one that is not blank", path);
     if (st != TT_OK) { tt__docs_free(out); return st; }
-    hex(&l.sha, out->sha256);
+    tt__sha256_final_hex(&l.sha, out->sha256);
     return TT_OK;
 }
 
@@ -196,7 +186,7 @@ static void hash_docs(tt_docs *d) {
         tt__sha256_update(&sha, &n, sizeof n);
         tt__sha256_update(&sha, d->text[i], d->bytes[i]);
     }
-    hex(&sha, d->sha256);
+    tt__sha256_final_hex(&sha, d->sha256);
 }
 
 static uint64_t distance(uint64_t a, uint64_t b) { return a > b ? a - b : b - a; }
