@@ -9,6 +9,9 @@
  * Each tensor to be written is an `item`: where its rows come from, in which order, and the type they become. Rows that keep type and
  * bytes are copied from the map; others are decoded and encoded in parallel, some megabytes at a time. GGUF stores the rows of q and k
  * of this kind of model for rotary pairs (2i, 2i+1), Hugging Face for (i, i + D/2): row 2i + j of a head is row j D/2 + i there.
+ *
+ * Metadata that the target has no place for is kept. A folder made from a GGUF file gets metadata.gguf, a file without tensors that holds
+ * every key which config.json and the tokenizer do not tell; it is read on the way back. Strings in safetensors stay strings there.
  */
 #include "engine/convert.h"
 #include "base/checked.h"
@@ -255,7 +258,26 @@ static tt_st_dtype st_type(tt_dtype t) {
     }
 }
 
-static tt_status save_weights(tt_ctx *ctx, tt__items *list, const char *dir, tt_err *err) {
+/* key, value, …, NULL: those of all shards, each key once, and the format that transformers asks for. */
+static tt_status st_metadata(const tt_st *st, const char ***out, tt_err *err) {
+    size_t n = 0;
+    TT_TRY(tt__new(out, 2 * tt__st_n_metadata(st) + 3, sizeof **out, "metadata", err));
+    (*out)[n++] = "format";
+    (*out)[n++] = "pt";
+    for (size_t i = 0; i < tt__st_n_metadata(st); i++) {
+        const char *value, *key = tt__st_metadata(st, i, &value);
+        size_t k = 0;
+        while (k < n && strcmp((*out)[k], key) != 0) k += 2;
+        if (k < n) continue;
+        (*out)[n++] = key;
+        (*out)[n++] = value;
+    }
+    return TT_OK;
+}
+
+/* from: the source if it is safetensors too, else NULL. */
+static tt_status save_weights(tt_ctx *ctx, tt__items *list, const tt_st *from, const char *dir, tt_err *err) {
+    const char **metadata = NULL;
     tt_st_entry *entries;
     number_items(ctx, list);
     TT_TRY(tt__new(&entries, list->n, sizeof *entries, "the list of tensors", err));
@@ -264,7 +286,9 @@ static tt_status save_weights(tt_ctx *ctx, tt__items *list, const char *dir, tt_
         entries[i] = (tt_st_entry){.name = it->name, .type = it->raw ? it->st->type : st_type(it->type), .n_dims = it->n_dims, .produce = produce, .user = it};
         memcpy(entries[i].shape, it->shape, sizeof entries[i].shape);
     }
-    tt_status st = tt__st_save_folder(dir, entries, list->n, SHARD_BYTES, err);
+    tt_status st = from ? st_metadata(from, &metadata, err) : TT_OK;
+    if (st == TT_OK) st = tt__st_save_folder(dir, entries, list->n, SHARD_BYTES, metadata, err);
+    tt__free(metadata);
     tt__free(entries);
     return st;
 }
@@ -397,13 +421,42 @@ tt_status tt__convert_set_identity(const char *path, const char *arch, const tt_
     return st;
 }
 
+/* What the tensors decide; and that together with what other files of a folder tell. */
+static const char *const own_keys[] = {"trimtab.op.", "trimtab.schema", "trimtab.architecture", "trimtab.rope_adjacent", NULL};
+static const char *const told_keys[] = {"trimtab.op.", "trimtab.schema", "trimtab.architecture", "trimtab.rope_adjacent", "tokenizer.", "general.architecture",
+                                        "general.file_type", "general.quantization_version", "general.size_label", NULL};
+
+/* metadata.gguf of a folder, if it has one. Called before the keys that config.json and the tokenizer decide are set. */
+static tt_status recall_keys(const char *dir, tt_gguf_writer *w, tt_err *err) {
+    char *path = tt__path_join(dir, "metadata.gguf");
+    tt_gguf *g = NULL;
+    TT_FAIL_IF(!path, err, TT_RESOURCE, "out of memory|for a path");
+    tt_status st = tt__exists(path) ? tt__gguf_open(path, &g, err) : TT_OK;
+    if (st == TT_OK && g) st = tt__gguf_writer_copy_kv(w, g, told_keys, err);
+    tt__gguf_close(g);
+    tt__free(path);
+    return st;
+}
+
+static tt_status keep_keys(const convert *c, const char *dir, tt_err *err) {
+    char *path = tt__path_join(dir, "metadata.gguf");
+    tt_gguf_writer *w = NULL;
+    tt_status st = path ? tt__gguf_writer_create(&w, err) : tt__fail(err, TT_RESOURCE, "out of memory|for a path");
+    if (st == TT_OK) st = tt__gguf_set_str(w, "general.architecture", c->net->arch->name, err);
+    if (st == TT_OK) st = tt__gguf_writer_copy_kv(w, c->g, told_keys, err);
+    if (st == TT_OK) st = tt__gguf_writer_save(w, path, err);
+    tt__gguf_writer_free(w);
+    tt__free(path);
+    return st;
+}
+
 static tt_status net_keys(convert *c, tt_gguf_writer *w, tt_err *err) {
-    static const char *const own[] = {"trimtab.op.", "trimtab.schema", "trimtab.architecture", "trimtab.rope_adjacent", NULL};
     if (c->g) {
-        TT_TRY(tt__gguf_writer_copy_kv(w, c->g, own, err));
+        TT_TRY(tt__gguf_writer_copy_kv(w, c->g, own_keys, err));
         TT_TRY(tt__gguf_set_str(w, "general.architecture", c->net->arch->name, err));
     } else {
         TT_TRY(tt__convert_set_identity(c->path, c->net->arch->name, &c->items, w, err));
+        TT_TRY(recall_keys(c->path, w, err));
         TT_TRY(c->net->arch->to_gguf(&c->net->hp, w, err));
         TT_TRY(tt__tokenizer_to_gguf(c->tok, w, err));
     }
@@ -488,7 +541,8 @@ static tt_status write_configs(const convert *c, const char *dir, tt_err *err) {
 
 static tt_status fill_net_folder(convert *c, const char *dir, tt_err *err) {
     TT_TRY(tt__tokenizer_to_folder(c->tok, dir, err));
-    TT_TRY(save_weights(c->ctx, &c->items, dir, err));
+    TT_TRY(save_weights(c->ctx, &c->items, NULL, dir, err));
+    TT_TRY(keep_keys(c, dir, err));
     return write_configs(c, dir, err);
 }
 
@@ -496,7 +550,7 @@ static tt_status fill_net_folder(convert *c, const char *dir, tt_err *err) {
 static const char *const companions[] = {
     "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
     "merges.txt", "tokenizer.model", "chat_template.jinja", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
-    "1_Pooling/config.json", "README.md", "LICENSE", NULL,
+    "1_Pooling/config.json", "README.md", "LICENSE", "metadata.gguf", NULL,
 };
 
 static tt_status copy_companion(const char *from_dir, const char *to_dir, const char *name, tt_err *err) {
@@ -522,7 +576,7 @@ static tt_status copy_companion(const char *from_dir, const char *to_dir, const 
 static tt_status fill_copied_folder(convert *c, const char *dir, tt_err *err) {
     TT_TRY(tt__mkdirs(dir, err));
     for (size_t i = 0; tt__is_dir(c->path) && companions[i]; i++) TT_TRY(copy_companion(c->path, dir, companions[i], err));
-    TT_TRY(save_weights(c->ctx, &c->items, dir, err));
+    TT_TRY(save_weights(c->ctx, &c->items, c->st, dir, err));
     if (!c->config) return TT_OK;
     if (c->mix) {
         const char *key = json_object_get(c->config, "dtype") ? "dtype" : "torch_dtype";

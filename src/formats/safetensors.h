@@ -26,6 +26,6 @@ typedef struct tt_st_entry { const char *name; tt_st_dtype type; int n_dims; uin
                              void *user; const void *data; } tt_st_entry;
 /* Orders tensors by falling element size, then name; pads the header to 8; write beside and rename. metadata: key, value, …, NULL. */
 tt_status tt__st_save(const char *path, const tt_st_entry *entries, size_t n, const char *const *metadata, tt_err *err);
-/* Shards at max_shard_bytes with an index.json; 0: one file. */
-tt_status tt__st_save_folder(const char *dir, const tt_st_entry *entries, size_t n, uint64_t max_shard_bytes, tt_err *err);
+/* Shards at max_shard_bytes with an index.json; 0: one file. metadata goes into each; NULL: format pt, which transformers asks for. */
+tt_status tt__st_save_folder(const char *dir, const tt_st_entry *entries, size_t n, uint64_t max_shard_bytes, const char *const *metadata, tt_err *err);
 #endif

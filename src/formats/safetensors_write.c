@@ -167,8 +167,7 @@ static tt_status shard_length(const tt_st_entry *entries, size_t n, size_t first
     return TT_OK;
 }
 
-static tt_status save_one(const char *dir, const char *name, const tt_st_entry *entries, size_t n, tt_err *err) {
-    static const char *const metadata[] = {"format", "pt", NULL};
+static tt_status save_one(const char *dir, const char *name, const tt_st_entry *entries, size_t n, const char *const *metadata, tt_err *err) {
     char *path = tt__path_join(dir, name);
     TT_FAIL_IF(!path, err, TT_RESOURCE, "out of memory|for a path");
     tt_status st = tt__st_save(path, entries, n, metadata, err);
@@ -184,7 +183,7 @@ static tt_status remove_in(const char *dir, const char *name, tt_err *err) {
     return st;
 }
 
-static tt_status save_shards(const char *dir, const tt_st_entry *entries, size_t n, uint64_t most, size_t shards, tt_err *err) {
+static tt_status save_shards(const char *dir, const tt_st_entry *entries, size_t n, uint64_t most, size_t shards, const char *const *metadata, tt_err *err) {
     uint64_t total = 0, bytes;
     size_t first = 0, length;
     json_t *map = json_object();
@@ -193,7 +192,7 @@ static tt_status save_shards(const char *dir, const tt_st_entry *entries, size_t
         char name[64];
         snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", k, shards);
         st = shard_length(entries, n, first, most, &length, &bytes, err);
-        if (st == TT_OK) st = save_one(dir, name, entries + first, length, err);
+        if (st == TT_OK) st = save_one(dir, name, entries + first, length, metadata, err);
         total += bytes;
         for (size_t i = first; st == TT_OK && i < first + length; i++)
             if (json_object_set_new(map, entries[i].name, json_string(name)) != 0) st = tt__fail(err, TT_RESOURCE, "out of memory|for the index");
@@ -207,14 +206,16 @@ static tt_status save_shards(const char *dir, const tt_st_entry *entries, size_t
     return st;
 }
 
-tt_status tt__st_save_folder(const char *dir, const tt_st_entry *entries, size_t n, uint64_t max_shard_bytes, tt_err *err) {
+tt_status tt__st_save_folder(const char *dir, const tt_st_entry *entries, size_t n, uint64_t max_shard_bytes, const char *const *metadata, tt_err *err) {
+    static const char *const plain[] = {"format", "pt", NULL};
     size_t shards = 0, length;
     uint64_t bytes;
+    if (!metadata) metadata = plain;
     TT_TRY(check_names(entries, n, err));
     for (size_t first = 0; first < n; first += length, shards++) TT_TRY(shard_length(entries, n, first, max_shard_bytes, &length, &bytes, err));
     TT_FAIL_IF(shards > TT_LIMIT_ST_SHARDS, err, TT_FAIL, "too many shards|%s|%zu|at most %llu (limit ST_SHARDS)", dir, shards, (unsigned long long)TT_LIMIT_ST_SHARDS);
     TT_TRY(tt__mkdirs(dir, err));
-    if (shards > 1) return save_shards(dir, entries, n, max_shard_bytes, shards, err);
-    TT_TRY(save_one(dir, "model.safetensors", entries, n, err));
+    if (shards > 1) return save_shards(dir, entries, n, max_shard_bytes, shards, metadata, err);
+    TT_TRY(save_one(dir, "model.safetensors", entries, n, metadata, err));
     return remove_in(dir, "model.safetensors.index.json", err);
 }

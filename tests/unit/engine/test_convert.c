@@ -69,6 +69,69 @@ TT_CASE(to_a_folder_and_back) {
 }
 
 /* GGUF row h D + 2i + j of q and k is Hugging Face row h D + j D/2 + i; v is not permuted. */
+/* The tiny model with keys that nobody here knows. */
+static const char *tiny_with_keys(void) {
+    tt_err err = {0};
+    static const int32_t list[3] = {7, -8, 9};
+    const char *to = tt_test_path("keys.gguf");
+    tt_gguf *g = open_gguf(tiny());
+    tt_gguf_writer *w;
+    TT_CHECK_OK(tt__gguf_writer_create(&w, &err));
+    TT_CHECK_OK(tt__gguf_writer_copy_kv(w, g, NULL, &err));
+    TT_CHECK_OK(tt__gguf_set_str(w, "general.name", "A name of its own", &err));
+    TT_CHECK_OK(tt__gguf_set_str(w, "general.license", "mit", &err));
+    TT_CHECK_OK(tt__gguf_set_i32s(w, "stranger.list", list, 3, &err));
+    for (size_t i = 0; i < tt__gguf_n_tensors(g); i++) {
+        const tt_gguf_tensor *t = tt__gguf_tensor(g, i);
+        TT_CHECK_OK(tt__gguf_add_tensor(w, t->name, t->type, t->n_dims, t->ne, t->data, NULL, NULL, &err));
+    }
+    TT_CHECK_OK(tt__gguf_writer_save(w, to, &err));
+    tt__gguf_writer_free(w);
+    tt__gguf_close(g);
+    return to;
+}
+
+static const tt_gguf_kv *key_of(const tt_gguf *g, const char *key) {
+    for (size_t i = 0; i < tt__gguf_n_kv(g); i++)
+        if (!strcmp(tt__gguf_kv_at(g, i)->key, key)) return tt__gguf_kv_at(g, i);
+    return NULL;
+}
+
+TT_CASE(unknown_metadata_comes_back) {
+    tt_err err = {0};
+    static const char *const keys[] = {"general.name", "general.license", "stranger.list"};
+    const char *from = tiny_with_keys(), *dir = tt_test_path("k"), *half = tt_test_path("k16"), *back = tt_test_path("back.gguf");
+    TT_CHECK_OK(convert(from, dir, NULL, false, &err));
+    TT_CHECK_OK(convert(dir, half, "f16", false, &err));
+    TT_CHECK_OK(convert(half, back, NULL, false, &err));
+    tt_gguf *x = open_gguf(from), *y = open_gguf(back);
+    for (int i = 0; i < 3; i++) {
+        const tt_gguf_kv *a = key_of(x, keys[i]), *b = key_of(y, keys[i]);
+        tt_test_note("%s", keys[i]);
+        TT_CHECK(a && b && a->type == b->type && a->raw_bytes == b->raw_bytes && memcmp(a->raw, b->raw, a->raw_bytes) == 0);
+    }
+    tt__gguf_close(x);
+    tt__gguf_close(y);
+}
+
+TT_CASE(strings_beside_the_weights_stay) {
+    tt_err err = {0};
+    static const float x[2] = {1, 2};
+    static const char *const said[] = {"author", "somebody", "format", "np", NULL};
+    const tt_st_entry e = {.name = "w", .type = TT_ST_F32, .n_dims = 1, .shape = {2}, .data = x};
+    const char *value;
+    tt_st *st;
+    TT_CHECK_OK(tt__st_save_folder(tt_test_path("said"), &e, 1, 0, said, &err));
+    TT_CHECK_OK(convert(tt_test_path("said"), tt_test_path("again"), "f16", false, &err));
+    TT_CHECK_OK(tt__st_open(tt_test_path("again"), &st, &err));
+    TT_CHECK_EQ(tt__st_n_metadata(st), 2);
+    TT_CHECK_STR(tt__st_metadata(st, 0, &value), "format");
+    TT_CHECK_STR(value, "pt");
+    TT_CHECK_STR(tt__st_metadata(st, 1, &value), "author");
+    TT_CHECK_STR(value, "somebody");
+    tt__st_close(st);
+}
+
 TT_CASE(rows_of_q_and_k_change_order) {
     tt_err err = {0};
     const char *from = tiny(), *dir = tt_test_path("hf");
@@ -261,7 +324,7 @@ static void bert_folder(const char *extra) {
     }
     if (extra) e[n++] = (tt_st_entry){.name = extra, .type = TT_ST_F32, .n_dims = 1, .shape = {1}, .data = x};
     TT_CHECK_OK(tt__mkdirs(tt_test_path("bert/1_Pooling"), &err));
-    TT_CHECK_OK(tt__st_save_folder(tt_test_path("bert"), e, n, 0, &err));
+    TT_CHECK_OK(tt__st_save_folder(tt_test_path("bert"), e, n, 0, NULL, &err));
     TT_CHECK_OK(tt__write_file(tt_test_path("bert/config.json"), config, strlen(config), &err));
     TT_CHECK_OK(tt__write_file(tt_test_path("bert/tokenizer.json"), tokenizer, strlen(tokenizer), &err));
     TT_CHECK_OK(tt__write_file(tt_test_path("bert/1_Pooling/config.json"), pooling, strlen(pooling), &err));

@@ -141,7 +141,7 @@ TT_CASE(written_folders_read_back) {
     tt_st_entry e[] = {{.name = "byte", .type = TT_ST_U8, .n_dims = 1, .shape = {3}, .data = data}, {.name = "w \"1\"", .type = TT_ST_F32, .n_dims = 2, .shape = {2, 4}, .data = data},
                        {.name = "half", .type = TT_ST_F16, .n_dims = 1, .shape = {5}, .data = data}, {.name = "none", .type = TT_ST_F32, .n_dims = 1, .shape = {0}, .data = data}};
     for (uint64_t shard = 0; shard < 40; shard += 16) {
-        TT_CHECK_OK(tt__st_save_folder(dir, e, 4, shard, &err));
+        TT_CHECK_OK(tt__st_save_folder(dir, e, 4, shard, NULL, &err));
         TT_CHECK(tt__exists(tt_test_path("model/model.safetensors")) == (shard == 0));
         TT_CHECK_OK(tt__st_open(dir, &st, &err));
         TT_CHECK_EQ(tt__st_n(st), 4);
@@ -155,9 +155,9 @@ TT_CASE(written_folders_read_back) {
         tt__st_close(st);
     }
     e[2].name = "byte";
-    TT_CHECK_FAILS(TT_FAIL, tt__st_save_folder(dir, e, 4, 0, &err));
+    TT_CHECK_FAILS(TT_FAIL, tt__st_save_folder(dir, e, 4, 0, NULL, &err));
     e[2].name = "__metadata__";
-    TT_CHECK_FAILS(TT_FAIL, tt__st_save_folder(dir, e, 4, 0, &err));
+    TT_CHECK_FAILS(TT_FAIL, tt__st_save_folder(dir, e, 4, 0, NULL, &err));
 }
 
 TT_CASE(numbers_of_each_type) {
@@ -260,7 +260,7 @@ static tt_status open_all(void *arg, tt_err *err) {
 static tt_status save_all(void *arg, tt_err *err) {
     static const float x[2] = {1, 2};
     static const tt_st_entry e[] = {{.name = "a", .type = TT_ST_F32, .n_dims = 1, .shape = {2}, .data = x}, {.name = "b", .type = TT_ST_F32, .n_dims = 1, .shape = {1}, .data = x}};
-    return tt__st_save_folder(arg, e, 2, 8, err);
+    return tt__st_save_folder(arg, e, 2, 8, NULL, err);
 }
 
 TT_CASE(every_failing_call_is_survived) {
