@@ -49,12 +49,19 @@ tt_status tt__scales_check(const uint16_t *scales, uint64_t n, tt_err *err) {
 
 bool tt__group_is_valid(int group) { return group == 32 || group == 64 || group == 128; }
 
+/* `word`, then a number without leading zeros. */
+static bool take_number(const char **at, const char *word, int most, int *out) {
+    size_t n = strlen(word);
+    if (strncmp(*at, word, n) != 0) return false;
+    *at += n;
+    return **at != '0' && tt__scan_int(at, most, out);
+}
+
 tt_status tt__params_parse(const char *params, int *bits, int *group, tt_err *err) {
-    char again[64];
+    const char *at = params;
     *group = 0;
-    int got = sscanf(params, "bits=%4d,group=%4d", bits, group);
-    snprintf(again, sizeof again, got == 2 ? "bits=%d,group=%d" : "bits=%d", got >= 1 ? *bits : 0, *group);
-    TT_FAIL_IF(got < 1 || strcmp(again, params), err, TT_BADFILE, "unknown operator parameters||%s|bits=B,group=G", params);
+    bool read = take_number(&at, "bits=", 16, bits) && (!*at || take_number(&at, ",group=", 128, group));
+    TT_FAIL_IF(!read || *at, err, TT_BADFILE, "unknown operator parameters||%s|bits=B,group=G", params);
     return TT_OK;
 }
 

@@ -3,6 +3,7 @@
 #include "train/calib.h"
 
 #include "base/file.h"
+#include "base/util.h"
 #include "train/rawfile.h"
 #include <math.h>
 #include <stdio.h>
@@ -181,9 +182,10 @@ tt_status tt__calib_load(tt_calib *c, int layer, int64_t advanced, unsigned set,
 
 bool tt__calib_needs(const tt_calib *c, const char *file, int layer, int64_t advanced, const char *tag) {
     char name[64];
-    int l;
-    long long b;
-    if (sscanf(file, "hidden.%d.%lld", &l, &b) == 2) return l == (b < advanced ? layer + 1 : layer);
+    int l, b;
+    const char *at = file + strlen("hidden.");
+    if (!strncmp(file, "hidden.", strlen("hidden.")) && tt__scan_int(&at, INT32_MAX, &l) && *at++ == '.' && tt__scan_int(&at, INT32_MAX, &b))
+        return l == (b < advanced ? layer + 1 : layer);
     for (int i = 0; i < TT_CALIB_INPUTS; i++) {
         sum_name(name, tag, i);
         if (c->sum[i] && !strcmp(file, name)) return true;

@@ -2,15 +2,13 @@
 #include "methods/weights/mask.h"
 
 #include "base/util.h"
-#include <stdio.h>
 
 tt_status tt__pattern_parse(const char *text, tt_pattern *out, tt_err *err) {
-    char again[32];
+    const char *at = text;
     *out = (tt_pattern){0, 0};
     if (!strcmp(text, "unstructured")) return TT_OK;
-    int got = sscanf(text, "%3d:%3d", &out->n, &out->m);
-    snprintf(again, sizeof again, "%d:%d", out->n, out->m);
-    TT_FAIL_IF(got != 2 || strcmp(again, text) || out->n < 1 || out->m > 32 || out->n >= out->m, err, TT_USAGE,
+    bool read = *at != '0' && tt__scan_int(&at, 31, &out->n) && *at++ == ':' && *at != '0' && tt__scan_int(&at, 32, &out->m) && !*at;
+    TT_FAIL_IF(!read || out->n >= out->m, err, TT_USAGE,
                "bad sparsity pattern|pattern|%s|unstructured, or N:M such as 2:4 with 1 <= N < M <= 32", text);
     return TT_OK;
 }
