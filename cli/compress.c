@@ -79,7 +79,9 @@ static int report_text(const tt_compress_options *o, const tt_compress_report *r
         printf("%-36s %-26s", l->tensor, l->type);
         print_share(l->error);
         print_share(l->weight_error);
-        printf(" %7.2f %% %8.4f\n", 100 * l->sparsity, l->bits_per_weight);
+        if (isfinite(l->sparsity)) printf(" %7.2f %%", 100 * l->sparsity);
+        else printf(" %9s", "-");
+        printf(" %8.4f\n", l->bits_per_weight);
     }
     printf("%s%s\n", o->dry_run ? "predicted: " : "", o->output);
     printf("weights %s -> %s, %.4f -> %.4f bits per weight; linear %.4f -> %.4f\n", text_bytes(r->bytes_before, a), text_bytes(r->bytes_after, b), r->bits_before,

@@ -67,7 +67,7 @@ static void info_text(const tt_model_info *m, const char *sha256) {
            m->runnable ? "" : " (this build shows and converts it, but cannot run it)");
     if (sha256[0]) printf("%-16s %s\n", "sha256", sha256);
     printf("%-16s %s, %s, %.4f bits per weight with all overheads\n", "weights", text_count(m->params, a), text_bytes(m->bytes, b), m->bits_per_weight);
-    printf("%-16s %s, %s, %.4f bits per weight\n", "of these linear", text_count(m->linear_params, a), text_bytes(m->linear_bytes, b), m->linear_bits_per_weight);
+    if (m->linear_params) printf("%-16s %s, %s, %.4f bits per weight\n", "of these linear", text_count(m->linear_params, a), text_bytes(m->linear_bytes, b), m->linear_bits_per_weight);
     printf("%-16s %" PRId64 " layers, width %" PRId64 ", %" PRId64 " heads (%" PRId64 " for keys and values), feed-forward %" PRId64 "\n", "shape", m->n_layer,
            m->n_embd, m->n_head, m->n_head_kv, m->n_ff);
     printf("%-16s %" PRId64 " tokens, context %" PRId64 ", chat template: %s\n", "text", m->n_vocab, m->n_ctx, m->chat_template ? "yes" : "none");

@@ -9,6 +9,7 @@
 #include "base/util.h"
 #include "engine/pull.h"
 #include <dirent.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -96,6 +97,38 @@ static void name_file_type(tt_model *m) {
     snprintf(m->file_type, sizeof m->file_type, of_best == all ? "%.37s" : "%.37s (mostly)", best);
 }
 
+/* The shape of an architecture that is only shown, from the names that most use; what is not there stays 0. */
+typedef struct shape_key { const char *gguf, *hf; size_t at; } shape_key;
+static const shape_key shape_keys[] = {
+    {"block_count", "num_hidden_layers", offsetof(tt_model_info, n_layer)},
+    {"embedding_length", "hidden_size", offsetof(tt_model_info, n_embd)},
+    {"feed_forward_length", "intermediate_size", offsetof(tt_model_info, n_ff)},
+    {"attention.head_count", "num_attention_heads", offsetof(tt_model_info, n_head)},
+    {"attention.head_count_kv", "num_key_value_heads", offsetof(tt_model_info, n_head_kv)},
+    {"context_length", "max_position_embeddings", offsetof(tt_model_info, n_ctx)},
+    {"vocab_size", "vocab_size", offsetof(tt_model_info, n_vocab)},
+};
+enum { N_SHAPE_KEYS = sizeof shape_keys / sizeof *shape_keys };
+
+static void set_shape(tt_model_info *o, const shape_key *k, int64_t v) {
+    if (v > 0 && v <= INT32_MAX) memcpy((char *)o + k->at, &v, sizeof v);
+}
+
+static void shape_of_gguf(tt_model *m) {
+    size_t tokens = 0;
+    for (int i = 0; i < N_SHAPE_KEYS; i++) {
+        char key[128];
+        int64_t v = 0;
+        snprintf(key, sizeof key, "%s.%s", m->architecture, shape_keys[i].gguf);
+        if (tt__gguf_i64(m->gguf, key, false, 0, INT32_MAX, &v, NULL) == TT_OK) set_shape(&m->info, &shape_keys[i], v);
+    }
+    if (!m->info.n_vocab && tt__gguf_strs(m->gguf, "tokenizer.ggml.tokens", false, &tokens, NULL) == TT_OK) m->info.n_vocab = (int64_t)tokens;
+}
+
+static void shape_of_config(tt_model *m, const json_t *config) {
+    for (int i = 0; i < N_SHAPE_KEYS; i++) set_shape(&m->info, &shape_keys[i], json_integer_value(json_object_get(config, shape_keys[i].hf)));
+}
+
 static void fill_info(tt_model *m) {
     tt_model_info *o = &m->info;
     o->size = sizeof *o;
@@ -120,7 +153,8 @@ static void fill_info(tt_model *m) {
         const tt_hparams *h = &m->net->hp;
         o->n_vocab = h->n_vocab, o->n_embd = h->n_embd, o->n_layer = h->n_layer, o->n_head = h->n_head;
         o->n_head_kv = h->n_head_kv, o->n_ff = h->n_ff, o->n_ctx = h->n_ctx;
-    }
+    } else if (m->gguf) shape_of_gguf(m);
+    if (!o->n_head_kv) o->n_head_kv = o->n_head;
     o->runnable = m->net && m->tok;
     o->chat_template = m->tok ? tt__tokenizer_template(m->tok) : NULL;
 }
@@ -147,7 +181,8 @@ static tt_status open_gguf(tt_model *m, tt_err *err) {
     return gguf_rows(m, err);
 }
 
-static tt_status hf_model_type(const char *dir, char **type, tt_err *err) {
+/* Also the shape, which stands only if the architecture turns out to be unknown. */
+static tt_status hf_model_type(tt_model *m, const char *dir, tt_err *err) {
     char *path = tt__path_join(dir, "config.json"), *text = NULL;
     size_t n = 0;
     json_t *json = NULL;
@@ -159,7 +194,8 @@ static tt_status hf_model_type(const char *dir, char **type, tt_err *err) {
         TT_TRY_GOTO(tt__json_parse(text, n, path, &json, err));
         TT_TRY_GOTO(tt__json_str(json, "model_type", false, &value, path, err));
     }
-    st = dup_str(value, strlen(value), type, err);
+    st = dup_str(value, strlen(value), &m->architecture, err);
+    shape_of_config(m, json);
 done:
     json_decref(json);
     tt__free(text);
@@ -171,7 +207,7 @@ static tt_status open_hf(tt_model *m, tt_err *err) {
     const char *dir = m->path;
     TT_TRY(tt__st_open(m->path, &m->st, err));
     if (tt__is_dir(dir)) {
-        TT_TRY(hf_model_type(dir, &m->architecture, err));
+        TT_TRY(hf_model_type(m, dir, err));
         const char *slash = strrchr(dir, '/');
         TT_TRY(dup_str(slash && slash[1] ? slash + 1 : dir, strlen(slash && slash[1] ? slash + 1 : dir), &m->name, err));
         if (tt__arch_find_hf(m->architecture)) {

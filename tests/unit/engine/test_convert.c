@@ -348,6 +348,14 @@ TT_CASE(bert_encoders) {
     TT_CHECK_OK(tt__gguf_strs_at(g, "tokenizer.ggml.tokens", 2, &s, &n, &err));
     TT_CHECK(n == 4 && memcmp(s, "ning", 4) == 0);
     tt__gguf_close(g);
+    const char *const shown[] = {dir, to};
+    for (int i = 0; i < 2; i++) {                                                       /* not runnable, but its shape is told */
+        tt_model *m;
+        TT_CHECK_OK(tt_model_open(tt_test_ctx(1, NULL), shown[i], NULL, &m, &err));
+        const tt_model_info *info = tt_model_get_info(m);
+        TT_CHECK(!info->runnable && info->n_layer == 1 && info->n_embd == 32 && info->n_ff == 64 && info->n_head == 2 && info->n_head_kv == 2 && info->n_ctx == 4);
+        tt_model_close(m);
+    }
     static const char *const refused[] = {"classifier.weight", "encoder.layer.1.output.dense.bias", "encoder.layer.536870912.output.dense.bias", "encoder.layer.00.output.dense.bias"};
     for (int i = 0; i < 4; i++) {                                                       /* F9 */
         bert_folder(refused[i]);
