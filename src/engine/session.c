@@ -98,6 +98,7 @@ int64_t tt_session_position(const tt_session *s) { return s->position; }
 void tt_session_reset(tt_session *s) {
     s->cache->n = 0;
     s->position = 0;
+    tt__sampler_forget(s->sampler);
 }
 
 tt_status tt_session_set_sampler(tt_session *s, const tt_sampler_options *options, tt_err *err) {

@@ -84,6 +84,11 @@ void tt__sampler_accept(tt_sampler *s, int32_t id) {
     s->at = (s->at + 1) % s->o.repeat_last_n;
 }
 
+void tt__sampler_forget(tt_sampler *s) {
+    memset(s->seen, 0, (size_t)s->n_vocab * sizeof *s->seen);
+    s->n_window = s->at = 0;
+}
+
 static float penalise(const tt_sampler *s, float z, int32_t id) {
     int32_t count = s->seen[id];
     if (!count) return z;

@@ -9,4 +9,5 @@ void tt__sampler_free(tt_sampler *s);
 /* Logits are not changed. Non-finite ones: TT_FAIL "non-finite logits". */
 tt_status tt__sampler_draw(tt_sampler *s, const float *logits, int32_t *id, tt_err *err);
 void tt__sampler_accept(tt_sampler *s, int32_t id);       /* for the repetition window */
+void tt__sampler_forget(tt_sampler *s);                   /* empties the window; the random stream goes on */
 #endif

@@ -49,6 +49,8 @@ TT_CASE(penalties_follow_the_window) {
         TT_CHECK_EQ(id, want[i]);
         tt__sampler_accept(s, id);
     }
+    tt__sampler_forget(s);                                     /* nothing has been said: from the start */
+    TT_CHECK_EQ(draw(s, LOGITS), 1);
     tt__sampler_free(s);
     o = plain();
     o.temperature = 0;
