@@ -1,7 +1,7 @@
 /* The search for a group's scale: shrink it from "nothing clips" and keep what errs least over the kept weights (weights.md A1.4 with
  * squared error and steps of 5 %; PERFORMANCE 3.4: with sparse weights a grid without a zero level gives the kept ones half a bit).
  *
- *     top = max |w|     scale = f top / (2^(b-1) - 1/2),   f = 1, 0.95 … 0.55      e = Σ keep (w - ŵ)²
+ *     top = max |w|     scale = f top / (2^(b-1) - 1/2),   f = 1, 0.95 … 0.55 (2 bits: 0.35)      e = Σ keep (w - ŵ)²
  *
  * Asymmetric: lo, hi shrunk by f towards zero, scale = (hi - lo) / (2^b - 1), min = lo. Departure from A1.1: the group need not hold
  * zero, as Q4_1 stores a minimum. Scales are rounded to 16 bits before they are tried, so the error is that of the file.
@@ -107,7 +107,7 @@ static tt_fit candidate(const tt_grid *g, const extent *e, float f, int variant)
 void tt__grid_fit(const tt_grid *g, const float (*x)[TT_LANES], const float (*keep)[TT_LANES], int64_t n, tt_fit *fit) {
     extent e = extent_of(x, keep, n);
     float best[TT_LANES], err[TT_LANES], top_code = (float)((1 << g->bits) - 1);
-    int factors = g->search && g->kind != TT_GRID_ZERO ? 10 : 1, variants = g->kind <= TT_GRID_SIGNED ? 2 : 1;
+    int factors = g->search && g->kind != TT_GRID_ZERO ? g->bits == 2 ? 14 : 10 : 1, variants = g->kind <= TT_GRID_SIGNED ? 2 : 1;
     /* a signed grid reaches one level further to one side: start where the largest weight may sit on the short side */
     float first = g->kind == TT_GRID_SIGNED && g->search ? 1.05f : 1.0f;
     *fit = candidate(g, &e, first, 0);
@@ -157,7 +157,12 @@ tt_status tt__fit_overflow(const tt_draft *d, tt_err *err) {
     return tt__fail(err, TT_FAIL, "scale does not fit a 16-bit float|%s||weights up to 65504 times the largest code", d->name);
 }
 
-typedef struct fit_job { const tt_grid *g; int64_t columns; tt_draft *d; atomic_bool overflow; atomic_bool no_memory; } fit_job;
+typedef struct fit_job { const tt_grid *g; int64_t columns; const float *weight; tt_draft *d; atomic_bool overflow; atomic_bool no_memory; } fit_job;
+
+static void weigh_tile(const float *weight, bool masked, int64_t n, float (*keep)[TT_LANES]) {
+    for (int64_t c = 0; c < n; c++)
+        for (int l = 0; l < TT_LANES; l++) keep[c][l] = (masked ? keep[c][l] : 1.0f) * weight[c];
+}
 
 static void fit_tile(void *arg, int64_t tile, int worker) {
     (void)worker;
@@ -174,15 +179,16 @@ static void fit_tile(void *arg, int64_t tile, int worker) {
         tt_fit fit;
         tt__tile_load(d->W, d->cols, d->rows, r0, c, n, x);
         if (d->keep) tt__tile_load_u8(d->keep, d->cols, d->rows, r0, c, n, keep);
-        tt__grid_fit(j->g, x, d->keep ? keep : NULL, n, &fit);
+        if (j->weight) weigh_tile(j->weight + c, d->keep != NULL, n, keep);
+        tt__grid_fit(j->g, x, d->keep || j->weight ? keep : NULL, n, &fit);
         if (fit.overflow) atomic_store(&j->overflow, true);
         for (int64_t g = c / d->group; g * d->group < c + n; g++) tt__fit_store(d, r0, g, &fit);
     }
     tt__free(x);
 }
 
-tt_status tt__grid_fit_draft(tt_ctx *ctx, const tt_grid *g, int64_t columns, tt_draft *d, tt_err *err) {
-    fit_job job = {.g = g, .columns = columns, .d = d};
+tt_status tt__grid_fit_draft(tt_ctx *ctx, const tt_grid *g, int64_t columns, const float *weight, tt_draft *d, tt_err *err) {
+    fit_job job = {.g = g, .columns = columns, .weight = weight, .d = d};
     tt__parallel(ctx, (d->rows + TT_LANES - 1) / TT_LANES, fit_tile, &job);
     TT_FAIL_IF(atomic_load(&job.no_memory), err, TT_RESOURCE, "out of memory|for a tile");
     return atomic_load(&job.overflow) ? tt__fit_overflow(d, err) : TT_OK;
@@ -220,8 +226,8 @@ tt_grid tt__grid_for(int bits, bool sym, bool search, bool sparse, const char *f
 }
 
 int64_t tt__group_columns(const tt_knobs *k, int64_t cols, int *stored) {
-    const char *s = tt__knob_s(k, "group");
-    *stored = !strcmp(s, "row") ? 128 : (int)strtol(s, NULL, 10);
+    const char *s = tt__knob_s(k, "group"), *digits = s;
+    if (!tt__scan_int(&digits, 1 << 20, stored)) *stored = 128;        /* "row" */
     return !strcmp(s, "row") ? (cols + 127) / 128 * 128 : *stored;
 }
 

@@ -19,7 +19,8 @@ typedef enum tt_grid_kind {
 typedef struct tt_grid { tt_grid_kind kind; int bits; bool search; } tt_grid;
 typedef struct tt_fit { float scale[TT_LANES], inv[TT_LANES], off[TT_LANES], min[TT_LANES]; bool overflow; } tt_fit;
 
-/* Scales of n columns x [n][TT_LANES]; keep [n][TT_LANES] is 1 or 0 per weight, or NULL: only kept weights count. */
+/* Scales of n columns x [n][TT_LANES]; keep [n][TT_LANES] is 0 for a weight that does not count, else the weight of its squared error;
+ * NULL: all count alike. */
 void tt__grid_fit(const tt_grid *g, const float (*x)[TT_LANES], const float (*keep)[TT_LANES], int64_t n, tt_fit *fit);
 
 /* q = clamp(round((x - min) inv + off)), y = scale (q - off) + min. Adding and subtracting 1.5 2^23 rounds to nearest, ties to even. */
@@ -45,8 +46,9 @@ double tt__grid_cost(const tt_knobs *k, int64_t cols, int bits, bool sym, double
 double tt__prune_density(const tt_knobs *k);
 double tt__prune_cost(const tt_knobs *k, int64_t cols);
 
-/* Fits every group of d->W (room made by tt__draft_quantize) into d->scales, halfgrid or mins; columns: those that share a scale. */
-tt_status tt__grid_fit_draft(tt_ctx *ctx, const tt_grid *g, int64_t columns, tt_draft *d, tt_err *err);
+/* Fits every group of d->W (room made by tt__draft_quantize) into d->scales, halfgrid or mins; columns: those that share a scale.
+ * weight [cols]: of a column's squared error, or NULL: all 1. */
+tt_status tt__grid_fit_draft(tt_ctx *ctx, const tt_grid *g, int64_t columns, const float *weight, tt_draft *d, tt_err *err);
 /* Rounds d->W to the grids of the draft: codes and values. */
 void tt__grid_round_draft(tt_ctx *ctx, tt_draft *d);
 
