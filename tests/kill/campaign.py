@@ -1,12 +1,14 @@
 """What a killed, starved or misled run leaves behind.
 
-    campaign.py TRIMTAB SCRATCH CORPUS SCALE [PART…]       parts: kills points faults disk files; SCRATCH/files holds what make_tiny.c writes
+    campaign.py TRIMTAB SCRATCH CORPUS SCALE [PART…]
 
-kills    a signal at a uniformly drawn moment; the same command again ends with the bytes of an undisturbed run
-points   SIGKILL at the k-th write, fsync, rename, open; the same
-faults   the k-th call of a kind fails, once or from then on: a documented exit code, one line, old or new file, nothing beside it
-disk     a full file system, a limit on the size of files
-files    damaged models, tokenizers, adapters, recipes, texts, states
+SCRATCH/files holds what make_tiny.c writes; SCALE 1 is what `make check` runs. Parts:
+
+    kills    a signal at a uniformly drawn moment; the same command again ends with the bytes of an undisturbed run
+    points   SIGKILL at the k-th write, fsync, rename, open; the same
+    faults   the k-th call of a kind fails, once or from then on: a documented exit code, one line, old or new file, nothing beside it
+    disk     a full file system, a limit on the size of files
+    files    damaged models, tokenizers, adapters, recipes, texts, states
 
 Moments and places are drawn with a fixed seed, so that a failure can be had again. Each case is one line; the last line adds up.
 """
@@ -37,7 +39,8 @@ class Result:
 
 def environment(**more):
     env = {k: v for k, v in os.environ.items() if not k.startswith(("TRIMTAB_", "TT_", "HF_"))}
-    env.update(LC_ALL="C.UTF-8", HF_HUB_OFFLINE="1", XDG_CONFIG_HOME=os.path.join(SCRATCH, "config"), TRIMTAB_CACHE=os.path.join(SCRATCH, "cache"))
+    env.update(LC_ALL="C.UTF-8", HF_HUB_OFFLINE="1")
+    env.update(XDG_CONFIG_HOME=os.path.join(SCRATCH, "config"), TRIMTAB_CACHE=os.path.join(SCRATCH, "cache"))
     env.update(more)
     return env
 
@@ -46,7 +49,8 @@ def run(args, cwd, before=None, limit=60, **env):
     global runs
     with lock: runs += 1
     try:
-        p = subprocess.run([TRIMTAB, *args], cwd=cwd, env=environment(**env), stdin=subprocess.DEVNULL, capture_output=True, timeout=limit, preexec_fn=before)
+        p = subprocess.run([TRIMTAB, *args], cwd=cwd, env=environment(**env), stdin=subprocess.DEVNULL, capture_output=True, timeout=limit,
+                           preexec_fn=before)
         return Result(p.returncode, p.stdout, p.stderr)
     except subprocess.TimeoutExpired:
         return Result("hangs", b"", b"")
@@ -103,9 +107,12 @@ def in_parallel(work, items):
 
 # ---------------------------------------------------------------- kills ----
 
-def self_args(samples): return ["compress", TINY, "out", "--recipe", JOINT, "--samples", str(samples), "--length", "64", "--json", *COMMON]
-def compress_args(samples, text=TEXT): return ["compress", TINY, "out", "--recipe", JOINT, "--data", text, "--samples", str(samples), "--length", "128", "--json", *COMMON]
-def tune_args(steps): return ["tune", SMALL, "out", "--teacher", TINY, "--data", TEXT, "--method", PROMPT % steps, "--json", *COMMON]
+def self_args(samples):
+    return ["compress", TINY, "out", "--recipe", JOINT, "--samples", str(samples), "--length", "64", "--json", *COMMON]
+def compress_args(samples, text=TEXT):
+    return ["compress", TINY, "out", "--recipe", JOINT, "--data", text, "--samples", str(samples), "--length", "128", "--json", *COMMON]
+def tune_args(steps):
+    return ["tune", SMALL, "out", "--teacher", TINY, "--data", TEXT, "--method", PROMPT % steps, "--json", *COMMON]
 
 
 def undisturbed(args, name, **env):
@@ -113,7 +120,8 @@ def undisturbed(args, name, **env):
     start = time.monotonic()
     r = run(args, folder, **env)
     seconds = time.monotonic() - start
-    if r.code != 0 or left_over(folder, ["out"]): sys.exit(f"an undisturbed run fails: {args}: {r.code} {r.err!r} {os.listdir(folder)}")
+    if r.code != 0 or left_over(folder, ["out"]):
+        sys.exit(f"an undisturbed run fails: {args}: {r.code} {r.err!r} {os.listdir(folder)}")
     return bytes_of(os.path.join(folder, "out")), seconds
 
 
@@ -136,7 +144,8 @@ def strike(args, folder, after, sig, **env):
     """Starts the command and sends a signal: (code, standard error)."""
     global runs
     with lock: runs += 1
-    p = subprocess.Popen([TRIMTAB, *args], cwd=folder, env=environment(**env), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    p = subprocess.Popen([TRIMTAB, *args], cwd=folder, env=environment(**env), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                         stderr=subprocess.PIPE)
     time.sleep(after)
     p.send_signal(sig)
     err = p.communicate(timeout=60)[1]
@@ -149,8 +158,8 @@ def struck_badly(verb, sig, code, err):
     if sig == signal.SIGKILL: return f"exit {code} after SIGKILL"
     if code != 128 + sig: return f"exit {code} after {sig.name}: {err[-300:]!r}"
     text = err.decode()
-    if text and not (text.startswith(f"trimtab {verb}: ") and text.count("\n") == 1 and "repeat the command to go on" in text): return f"says {text!r}"
-    return None
+    fits = text.startswith(f"trimtab {verb}: ") and text.count("\n") == 1 and "repeat the command to go on" in text
+    return f"says {text!r}" if text and not fits else None
 
 
 def kill_campaign(name, make, size):
@@ -163,8 +172,8 @@ def kill_campaign(name, make, size):
         args = make(size)
         wanted, seconds = undisturbed(args, f"kills-{name}", **env)
     went_on.clear()
-    jobs = [(i, [rng.uniform(0, seconds) for _ in range(1 + (i % 3 == 0))], [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT][i % 5])
-            for i in range(int(40 * SCALE))]
+    signals = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT]
+    jobs = [(i, [rng.uniform(0, seconds) for _ in range(1 + (i % 3 == 0))], signals[i % 5]) for i in range(int(40 * SCALE))]
     inside = []
 
     def one(job):
@@ -182,7 +191,8 @@ def kill_campaign(name, make, size):
     problems = sum(in_parallel(one, jobs), [])
     if len(set(inside)) < len(jobs) // 2: problems.append(f"only {len(set(inside))} of {len(jobs)} runs were hit")
     if sum(went_on) < len(jobs) // 3: problems.append(f"only {sum(went_on)} runs went on from a state")
-    case(f"kills_{name}", problems, f"{len(jobs)} runs of {seconds:.2f} s, {len(inside)} signals inside, {sum(went_on)} of {len(went_on)} went on from a state")
+    case(f"kills_{name}", problems, f"{len(jobs)} runs of {seconds:.2f} s, {len(inside)} signals inside, "
+         f"{sum(went_on)} of {len(went_on)} went on from a state")
 
 
 def count_of(args, kind, folder, **env):
@@ -226,7 +236,8 @@ def replaced_points(job):
             hits += 1
             if bytes_of(os.path.join(folder, out)) not in (old, wanted): problems.append(f"{kind} {k}: neither the old nor the new one")
             again = run(args, folder)
-            if again.code != 0 or bytes_of(os.path.join(folder, out)) != wanted: problems.append(f"{kind} {k}: the same command again: exit {again.code} {again.err!r}")
+            if again.code != 0 or bytes_of(os.path.join(folder, out)) != wanted:
+                problems.append(f"{kind} {k}: the same command again: exit {again.code} {again.err!r}")
             elif left_over(folder, [out]): problems.append(f"{kind} {k}: left {left_over(folder, [out])}")
             shutil.rmtree(folder)
     case(f"kill_points_{args[0]}_{'file' if '.' in out else 'folder'}", problems, f"{hits} places")
@@ -259,6 +270,12 @@ def writing(args): return {"args": args, "out": "out", "words": lambda out: None
 def printing(args, words=lambda out: out): return {"args": args, "out": None, "words": words}
 def estimate(out): return [l for l in out.splitlines() if l.startswith(b"Final estimate")]
 
+def conversions():
+    """To a folder and to a file."""
+    return [writing(["convert", TINY, "-o", "out", "--outtype", "f16", "-q"]),
+            writing(["convert", HF, "-o", "out.gguf", "--outtype", "q8_0", "-q"]) | {"out": "out.gguf"}]
+
+
 def fault_verbs():
     return [
         printing(["show", TINY, "--kv", "--tensors", "-q"]),
@@ -267,8 +284,7 @@ def fault_verbs():
         printing(["run", SMALL, "--raw", "-p", "the tab", "-n", "4", "--temp", "0", "--adapter", TAB, "-t", "2", "-q"]),
         printing(["perplexity", SMALL, "-f", OTHER, "--adapter", TAB, "-c", "128", "--chunks", "2", "-t", "2", "-q"], estimate),
         writing(["perplexity", SMALL, "-f", OTHER, "-c", "128", "--chunks", "2", "--save-losses", "out", "-t", "1", "-q"]),
-        writing(["convert", TINY, "-o", "out", "--outtype", "f16", "-q"]),                         # to a folder
-        writing(["convert", HF, "-o", "out.gguf", "--outtype", "q8_0", "-q"]) | {"out": "out.gguf"},
+        *conversions(),
         writing(compress_args(8)), writing(["compress", TINY, "out", "Q8_0", *COMMON]),
         writing(tune_args(4)),
     ]
@@ -319,9 +335,11 @@ def fault_loop(job):
         shutil.rmtree(here)
         return f"{kind}:{k}:{mode}: {problem}" if problem else None
 
-    places = [(kind, k, mode) for kind in kinds for k in sample(numbers[kind], int(12 * SCALE) if SCALE < 2 else 30, 5, int(8 * SCALE), rng) for mode in ("once", "on")]
-    case(f"faults_{label}", in_parallel(one, places), f"{len(places)} runs, calls {' '.join(f'{k} {n}' for k, n in numbers.items() if n)}, "
-         + "exits " + " ".join(f"{c}x{n}" for c, n in sorted(seen.items(), key=str)))
+    first, drawn = int(12 * SCALE) if SCALE < 2 else 30, int(8 * SCALE)
+    places = [(kind, k, mode) for kind in kinds for k in sample(numbers[kind], first, 5, drawn, rng) for mode in ("once", "on")]
+    problems = in_parallel(one, places)
+    calls, exits = (" ".join(f"{k} {n}" for k, n in numbers.items() if n)), " ".join(f"{c}x{n}" for c, n in sorted(seen.items(), key=str))
+    case(f"faults_{label}", problems, f"{len(places)} runs, calls {calls}, exits {exits}")
 
 
 # ---------------------------------------------------------------- no room ----
@@ -354,18 +372,22 @@ def disk():
     for name, args, out in jobs:
         folder = fresh(f"limit-{name}")
         got = [no_room(f"at most {n} bytes", args, out, folder, size_limit(n)) for n in (0, 1000, 4096, 30000)]
-        case(f"file_size_limit_{name}", [why for _, why in got] + ([] if any(c == 7 for c, _ in got) else ["nothing failed"]), f"exits {[c for c, _ in got]}")
+        odd = [] if any(c == 7 for c, _ in got) else ["nothing failed"]
+        case(f"file_size_limit_{name}", [why for _, why in got] + odd, f"exits {[c for c, _ in got]}")
     small = os.path.join(SCRATCH, "small")
     os.makedirs(small, exist_ok=True)
     for name, args, out in jobs:
         got = []
         for kib in (8, 20, 36, 52, 64, 100, 160, 4000):
-            if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", small], stderr=subprocess.DEVNULL).returncode != 0:
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", small]
+            if subprocess.run(mount, stderr=subprocess.DEVNULL).returncode != 0:
                 skip(f"full_disk_{name}", "no right to mount a small file system")
                 break
             try: got.append(no_room(f"{kib} KiB", args, out, small))
             finally: subprocess.run(["umount", small], check=True)
-        if got: case(f"full_disk_{name}", [why for _, why in got] + ([] if got[-1][0] == 0 and got[0][0] == 7 else ["one end did not come out"]), f"exits {[c for c, _ in got]}")
+        if not got: continue
+        odd = [] if got[-1][0] == 0 and got[0][0] == 7 else ["one end did not come out"]
+        case(f"full_disk_{name}", [why for _, why in got] + odd, f"exits {[c for c, _ in got]}")
     full = open("/dev/full", "w")
     p = subprocess.run([TRIMTAB, "show", TINY, "-q"], stdout=full, stderr=subprocess.PIPE, env=environment())
     case("full_output", [one_line("show", Result(p.returncode, b"", p.stderr)) or (None if p.returncode == 7 else f"exit {p.returncode}")])
@@ -397,12 +419,16 @@ def bad_models():
     u32, u64 = (lambda x: struct.pack("<I", x)), (lambda x: struct.pack("<Q", x))
     models = {
         "empty": b"", "magic": patched(good, 0, b"GGUG"), "version": patched(good, 4, u32(99)), "only_header": good[:24],
-        "many_tensors": patched(good, 8, u64(1 << 60)), "many_keys": patched(good, 16, u64(1 << 60)), "one_tensor_more": patched(good, 8, u64(struct.unpack_from("<Q", good, 8)[0] + 1)),
-        "long_key": patched(good, 24, u64(1 << 62)), "many_dims": patched(good, n_dims, u32(1 << 30)), "huge_dim": patched(good, dims, u64(1 << 62)),
-        "zero_dim": patched(good, dims, u64(0)), "unknown_type": patched(good, kind, u32(4096)), "other_type": patched(good, kind, u32(8)), "far_offset": patched(good, offset, u64(1 << 40)),
+        "many_tensors": patched(good, 8, u64(1 << 60)), "many_keys": patched(good, 16, u64(1 << 60)),
+        "one_tensor_more": patched(good, 8, u64(struct.unpack_from("<Q", good, 8)[0] + 1)),
+        "long_key": patched(good, 24, u64(1 << 62)), "many_dims": patched(good, n_dims, u32(1 << 30)),
+        "huge_dim": patched(good, dims, u64(1 << 62)),
+        "zero_dim": patched(good, dims, u64(0)), "unknown_type": patched(good, kind, u32(4096)), "other_type": patched(good, kind, u32(8)),
+        "far_offset": patched(good, offset, u64(1 << 40)),
         "wrapping_offset": patched(good, offset, u64((1 << 64) - 32)), "odd_offset": patched(good, offset, u64(3)),
         "overlapping": patched(good, offset, good[other:other + 8]),
-        "same_name": good.replace(b"blk.1.ffn_up.weight", b"blk.0.ffn_up.weight"), "missing_tensor": good.replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_ux.weight"),
+        "same_name": good.replace(b"blk.1.ffn_up.weight", b"blk.0.ffn_up.weight"),
+        "missing_tensor": good.replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_ux.weight"),
         "layers": None, "text": b"this is not a model\n" * 100, "zeros": bytes(len(good)),
     }
     key = b"llama.block_count"
@@ -424,15 +450,18 @@ def bad_folders():
         raw = json.dumps(changed).encode()
         return struct.pack("<Q", len(raw)) + raw + tensors[8 + head:]
     spoil = {
-        "tokenizer_cut": ("tokenizer.json", tok[:len(tok) // 2]), "tokenizer_text": ("tokenizer.json", b"no"), "tokenizer_deep": ("tokenizer.json", b"[" * 100000),
-        "tokenizer_list": ("tokenizer.json", b"[]"), "tokenizer_no_model": ("tokenizer.json", b"{}"), "tokenizer_empty": ("tokenizer.json", b""),
+        "tokenizer_cut": ("tokenizer.json", tok[:len(tok) // 2]), "tokenizer_text": ("tokenizer.json", b"no"),
+        "tokenizer_deep": ("tokenizer.json", b"[" * 100000),
+        "tokenizer_list": ("tokenizer.json", b"[]"), "tokenizer_no_model": ("tokenizer.json", b"{}"),
+        "tokenizer_empty": ("tokenizer.json", b""),
         "tokenizer_huge_id": ("tokenizer.json", tok.replace(b'"!":', b'"!":99999999', 1) if b'"!":' in tok else b"{"),
         "config_cut": ("config.json", conf[:len(conf) // 2]), "config_list": ("config.json", b"[1]"), "config_empty": ("config.json", b""),
         "config_layers": ("config.json", json.dumps(json.loads(conf) | {"num_hidden_layers": 4000000000}).encode()),
         "config_negative": ("config.json", json.dumps(json.loads(conf) | {"hidden_size": -32}).encode()),
         "config_zero_heads": ("config.json", json.dumps(json.loads(conf) | {"num_attention_heads": 0}).encode()),
         "tensors_cut": ("model.safetensors", tensors[:len(tensors) // 2]), "tensors_empty": ("model.safetensors", b""),
-        "tensors_long_head": ("model.safetensors", struct.pack("<Q", 1 << 60) + tensors[8:]), "tensors_head_text": ("model.safetensors", tensors[:8] + b"x" * head + tensors[8 + head:]),
+        "tensors_long_head": ("model.safetensors", struct.pack("<Q", 1 << 60) + tensors[8:]),
+        "tensors_head_text": ("model.safetensors", tensors[:8] + b"x" * head + tensors[8 + head:]),
         "tensors_overlap": ("model.safetensors", with_index(lambda d: d[names[1]].update(data_offsets=d[names[0]]["data_offsets"]))),
         "tensors_huge": ("model.safetensors", with_index(lambda d: d[names[0]].update(shape=[1 << 40, 1 << 40]))),
         "tensors_missing": ("model.safetensors", with_index(lambda d: d.update({"other": d.pop(names[2])}))),
@@ -452,7 +481,8 @@ def bad_adapters():
     head = struct.unpack_from("<Q", tensors)[0]
     values = len(tensors) - 8 - head
     spoil = {
-        "config_cut": ("adapter_config.json", conf[:len(conf) // 2]), "config_empty": ("adapter_config.json", b""), "config_list": ("adapter_config.json", b"[]"),
+        "config_cut": ("adapter_config.json", conf[:len(conf) // 2]), "config_empty": ("adapter_config.json", b""),
+        "config_list": ("adapter_config.json", b"[]"),
         "lora": ("adapter_config.json", json.dumps(config | {"peft_type": "LORA"}).encode()),
         "many_tokens": ("adapter_config.json", json.dumps(config | {"num_virtual_tokens": 1 << 40}).encode()),
         "negative": ("adapter_config.json", json.dumps(config | {"num_virtual_tokens": -1}).encode()),
@@ -481,9 +511,12 @@ def refuse(verb, args, codes, what):
 
 
 def model_verbs(model):
-    return [("show", [model]), ("run", [model, "--raw", "-p", "the", "-n", "2"]), ("convert", [model, "-o", "out.gguf", "--outtype", "f32"]), ("perplexity", [model, "-f", OTHER, "-c", "128"]),
-            ("tokenize", [model, "the"]), ("compress", [model, "out", "Q8_0"]), ("compress", [model, "out", "--recipe", JOINT, "--data", TEXT, "--samples", "4", "--length", "64"]),
-            ("tune", [model, "out", "--data", TEXT, "--teacher", TINY, "--method", PROMPT % 2]), ("tune", [SMALL, "out", "--data", TEXT, "--teacher", model, "--method", PROMPT % 2])]
+    few = ["--data", TEXT, "--samples", "4", "--length", "64"]
+    learn = ["out", "--data", TEXT, "--method", PROMPT % 2, "--teacher"]
+    return [("show", [model]), ("tokenize", [model, "the"]), ("run", [model, "--raw", "-p", "the", "-n", "2"]),
+            ("convert", [model, "-o", "out.gguf", "--outtype", "f32"]), ("perplexity", [model, "-f", OTHER, "-c", "128"]),
+            ("compress", [model, "out", "Q8_0"]), ("compress", [model, "out", "--recipe", JOINT, *few]),
+            ("tune", [model, *learn, TINY]), ("tune", [SMALL, *learn, model])]
 
 
 def damaged_models():
@@ -504,15 +537,17 @@ def corpus_models():
     seeds = [os.path.join(CORPUS, "gguf", n) for n in sorted(os.listdir(os.path.join(CORPUS, "gguf")))]
     def one(seed):
         problems = []
-        for verb, args in (("show", [seed, "--kv", "--tensors"]), ("convert", [seed, "-o", "out.gguf"]), ("compress", [seed, "out.gguf", "Q8_0"])):
+        for verb, args in (("show", ["--kv", "--tensors"]), ("convert", ["-o", "out.gguf"]), ("compress", ["out.gguf", "Q8_0"])):
             folder = fresh("seed-" + os.path.basename(seed))
             link = os.path.join(folder, "in.gguf")
             shutil.copy(seed, link)
-            r = run([verb, link, *args[1:], "-q"], folder)
+            r = run([verb, link, *args, "-q"], folder)
             os.remove(link)
-            if r.code != 0: problems.append(one_line(verb, r) or (f"exit {r.code}: {r.err!r}" if r.code not in (3, 4) else None) or (os.listdir(folder) and f"wrote {os.listdir(folder)}"))
-            problems = [p if not p or p.startswith(seed) else f"{seed} {verb}: {p}" for p in problems]
-        return [p for p in problems if p]
+            if r.code == 0: continue
+            why = one_line(verb, r) or (None if r.code in (3, 4) else f"exit {r.code}: {r.err!r}")
+            why = why or (f"wrote {os.listdir(folder)}" if os.listdir(folder) else None)
+            if why: problems.append(f"{seed} {verb}: {why}")
+        return problems
     if SCALE < 2: seeds = seeds[::3]
     case("seeds", sum(in_parallel(one, seeds), []), f"{len(seeds)} seeds, 3 verbs")
 
@@ -524,24 +559,28 @@ def damaged_rest():
             problems.append(refuse(verb, [*args, "--adapter", folder], {4, 5} if name == "width" else {4}, "adapter " + name))
     case("damaged_adapters", problems)
 
-    recipes = {"cut": "sparsegpt(sparsity=0.5", "unknown": "sparsegtp", "knob": "sparsegpt(sparsty=0.5)", "range": "sparsegpt(sparsity=2)", "text": "x" * 100000, "bytes": b"\xff\xfe\0\1", "nothing": "",
+    recipes = {"cut": "sparsegpt(sparsity=0.5", "unknown": "sparsegtp", "knob": "sparsegpt(sparsty=0.5)", "range": "sparsegpt(sparsity=2)",
+               "text": "x" * 100000, "bytes": b"\xff\xfe\0\1", "nothing": "",
                "deep": "(" * 5000, "nul": b"rtn\0(bits=4)", "many": "+".join(["rtn"] * 5000)}
     problems = []
     for name, text in recipes.items():
         path = write(os.path.join(FILES, "bad", "recipe_" + name), text)
         problems.append(refuse("compress", [TINY, "out", "--recipe", path, "--data", TEXT], {4}, "recipe file " + name))
-        if isinstance(text, str): problems.append(refuse("compress", [TINY, "out", "--recipe", text, "--data", TEXT], {4} if name == "text" else {2}, "recipe " + name))
-        if isinstance(text, str): problems.append(refuse("tune", [SMALL, "out", "--method", text, "--data", TEXT], {4} if name == "text" else {2}, "method " + name))
+        if not isinstance(text, str): continue
+        codes = {4} if name == "text" else {2}
+        problems.append(refuse("compress", [TINY, "out", "--recipe", text, "--data", TEXT], codes, "recipe " + name))
+        problems.append(refuse("tune", [SMALL, "out", "--method", text, "--data", TEXT], codes, "method " + name))
     case("damaged_recipes", problems)
 
-    texts = {"empty.txt": b"", "short.txt": b"the", "cut.jsonl": b'{"text": "the tab"}\n{"text": "the', "other.jsonl": b'{"words": 1}\n', "numbers.jsonl": b'{"text": 7}\n', "bytes.jsonl": b"\xff\xfe\0\n",
-             "deep.jsonl": b"[" * 100000 + b"\n"}
+    texts = {"empty.txt": b"", "short.txt": b"the", "cut.jsonl": b'{"text": "the tab"}\n{"text": "the', "other.jsonl": b'{"words": 1}\n',
+             "numbers.jsonl": b'{"text": 7}\n', "bytes.jsonl": b"\xff\xfe\0\n", "deep.jsonl": b"[" * 100000 + b"\n"}
     problems = []
     for name, data in texts.items():
         path, codes = write(os.path.join(FILES, "bad", name), data), {4} if name.endswith("jsonl") else {1, 2, 4}
         problems.append(refuse("compress", [TINY, "out", "--recipe", JOINT, "--data", path], codes, "text " + name))
         problems.append(refuse("tune", [SMALL, "out", "--data", path, "--teacher", TINY, "--method", PROMPT % 2], codes, "text " + name))
-        if name != "short.txt": problems.append(refuse("perplexity", [SMALL, "-f", path, "-c", "128", "--documents"], codes, "text " + name))
+        if name == "short.txt": continue
+        problems.append(refuse("perplexity", [SMALL, "-f", path, "-c", "128", "--documents"], codes, "text " + name))
     os.mkfifo(os.path.join(FILES, "bad", "pipe"))
     os.mkdir(os.path.join(FILES, "bad", "nothing"))
     for name in ("pipe", "nothing", "absent"):
@@ -602,7 +641,7 @@ def main():
         kill_points("compress", compress_args(8))
         kill_points("compress_self", self_args(4))
         kill_points("tune", tune_args(12))
-        in_parallel(replaced_points, [writing(["convert", TINY, "-o", "out", "--outtype", "f16", "-q"]), writing(["convert", HF, "-o", "out.gguf", "--outtype", "q8_0", "-q"]) | {"out": "out.gguf"}])
+        in_parallel(replaced_points, conversions())
         lap("points")
     if "faults" in parts:
         for job in fault_verbs(): fault_loop(job)
