@@ -285,7 +285,7 @@ static bool state_needs(void *user, const char *name) {
     char tag[40], live[48];
     if (!strncmp(name, "ops.", 4) || !strcmp(name, "self.ids") || !strcmp(name, "self.pos")) return true;
     if (!strncmp(name, "self.", 5)) {
-        if (!j->self) return false;
+        if (!j->self) return j->at.stage == TT_C_SAMPLE;               /* interrupted before the sampler was opened: its files wait */
         snprintf(live, sizeof live, "self.%.40s.", tt__selftext_tag(j->self));
         return !strncmp(name, live, strlen(live));
     }

@@ -173,13 +173,13 @@ def kill_campaign(name, make, size):
         wanted, seconds = undisturbed(args, f"kills-{name}", **env)
     went_on.clear()
     signals = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT]
-    jobs = [(i, [rng.uniform(0, seconds) for _ in range(1 + (i % 3 == 0))], signals[i % 5]) for i in range(int(40 * SCALE))]
+    jobs = [(i, [rng.uniform(0, seconds)] + [rng.uniform(0, 0.03)] * (i % 3 == 0), signals[i % 5]) for i in range(int(40 * SCALE))]
     inside = []
 
     def one(job):
         i, moments, sig = job
         folder, problems = fresh(f"kills-{name}-{i}"), []
-        for moment in moments:                              # every third run is struck twice
+        for moment in moments:                              # every third run is struck again as it goes on
             if os.path.exists(os.path.join(folder, "out")): break
             code, err = strike(args, folder, moment, sig, **env)
             if code != 0: inside.append(i)
