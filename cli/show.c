@@ -32,15 +32,18 @@ static tt_status tensors_text(const tt_model *m, tt_err *err) {
     return TT_OK;
 }
 
-/* With `only` not NULL, the keys that begin with it. */
-static tt_status metadata(const tt_model *m, json_t *object, const char *only, tt_err *err) {
+/* Where a compressed model comes from: our own keys, without the one that each operator of its own has. */
+static bool is_origin(const char *key) { return !strncmp(key, "trimtab.", 8) && strncmp(key, "trimtab.op.", 11) != 0; }
+
+/* Into the object, or printed: all keys, or those that tell the origin. */
+static tt_status metadata(const tt_model *m, json_t *object, bool all, tt_err *err) {
     for (size_t i = 0; i < tt_model_meta_count(m); i++) {
         tt_meta_info k = {.size = sizeof k};
         char *value = NULL;
         tt_status st = tt_model_get_meta(m, i, 16, &k, &value, err);
         if (st != TT_OK) return st;
         if (object) json_object_set_new(object, k.key, json_pack("{s:s, s:o}", "type", k.type, "value", j_text(value)));
-        else if (!only || strncmp(k.key, only, strlen(only)) == 0) printf("%-44s %-10s %s\n", k.key, k.type, value);
+        else if (all || is_origin(k.key)) printf("%-44s %-10s %s\n", k.key, k.type, value);
         tt_free(value);
     }
     return TT_OK;
@@ -82,7 +85,7 @@ static tt_status show(const cli *c, const char *ref, tt_model *m, int *code, tt_
     if (json_wanted(c)) {
         json_t *doc = info_json(ref, info, hash ? sha256 : NULL), *list = json_array(), *object = json_object();
         if (opt_b(c, O_tensors)) st = tensors_json(m, list, err), json_object_set(doc, "tensors", list);
-        if (st == TT_OK && opt_b(c, O_kv)) st = metadata(m, object, NULL, err), json_object_set(doc, "metadata", object);
+        if (st == TT_OK && opt_b(c, O_kv)) st = metadata(m, object, true, err), json_object_set(doc, "metadata", object);
         json_decref(list);
         json_decref(object);
         if (st == TT_OK) *code = print_json(c, doc);
@@ -95,7 +98,7 @@ static tt_status show(const cli *c, const char *ref, tt_model *m, int *code, tt_
         return TT_OK;
     }
     info_text(info, sha256);
-    st = metadata(m, NULL, opt_b(c, O_kv) ? NULL : "trimtab.", err);
+    st = metadata(m, NULL, opt_b(c, O_kv), err);
     if (st == TT_OK && opt_b(c, O_tensors)) st = tensors_text(m, err);
     if (st == TT_OK && opt_b(c, O_template) && info->chat_template) puts(info->chat_template);
     return st;

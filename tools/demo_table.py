@@ -46,9 +46,13 @@ def main():
         print(f"\n{text} ({kind}): {reports['dense']['tokens']} target tokens of {reports['dense']['documents']} documents\n")
         lines = [["row", "loss", "perplexity", "to compressed", "95 % interval", "of the damage"]]
         for r in rows:
+            cells = [r, f"{reports[r]['nll']:.4f}", f"{reports[r]['perplexity']:.2f}"]
+            if r == "compressed":
+                lines.append(cells + ["", "", ""])
+                continue
             p = paired(binary, folder, text, r)
-            lines.append([r, f"{reports[r]['nll']:.4f}", f"{reports[r]['perplexity']:.2f}", f"{p['diff']:+.4f}", f"[{p['low']:+.4f}, {p['high']:+.4f}]",
-                          "" if r in ("dense", "dense+tab") else f"{-p['diff'] / damage * 100:+.0f} %" if damage else ""])
+            share = "" if r.startswith("dense") or not damage else f"{-p['diff'] / damage * 100:+.0f} %"
+            lines.append(cells + [f"{p['diff']:+.4f}", f"[{p['low']:+.4f}, {p['high']:+.4f}]", share])
         table(lines)
     print("\ncost (each row a process of its own)\n")
     lines = [["row", "stored bytes", "bits/weight", "linear bits/weight", "generation tokens/s", "peak memory"]]
