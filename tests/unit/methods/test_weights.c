@@ -335,7 +335,7 @@ TT_CASE(gptq_of_identity_is_rtn) {
             char a[96], b[96];
             tt_draft x, y;
             snprintf(a, sizeof a, "rtn(%s)", args[i]);
-            snprintf(b, sizeof b, "gptq(%s%s)", args[i], act ? ",act_order=true" : "");
+            snprintf(b, sizeof b, "gptq(%s%s)", args[i], act ? "" : ",act_order=false");
             tt_test_note("%s", b);
             TT_CHECK_OK(apply(ctx, a, &l, &x, &err));
             TT_CHECK_OK(apply(ctx, b, &l, &y, &err));
@@ -349,14 +349,14 @@ TT_CASE(gptq_of_identity_is_rtn) {
 }
 
 TT_CASE(gptq_textbook) {
-    static const char *const recipes[] = {"gptq(bits=4,static_groups=true)", "gptq(bits=3,static_groups=true,group=32)", "gptq(bits=4,act_order=true,format=own)", "gptq(bits=4,group=row)",
-                                          "gptq(bits=3,act_order=true,block=64)"};
+    static const char *const recipes[] = {"gptq(bits=4,act_order=false,static_groups=true)", "gptq(bits=3,act_order=false,static_groups=true,group=32)", "gptq(bits=4,format=own)",
+                                          "gptq(bits=4,act_order=false,group=row)", "gptq(bits=3,block=64)", "gptq(bits=4,act_order=false)"};
     tt_err err = {0};
     tt_ctx *ctx = tt_test_ctx(2, NULL);
     layer l = make_layer(100, 200, false, 10);
     for (size_t i = 0; i < sizeof recipes / sizeof *recipes; i++) {
         tt_draft d;
-        int32_t order[200], *perm = strstr(recipes[i], "act_order") ? order : NULL;
+        int32_t order[200], *perm = strstr(recipes[i], "act_order=false") ? NULL : order;
         for (int32_t c = 0; c < 200; c++) {
             int rank = 0;
             for (int k = 0; k < 200; k++) rank += l.sumsq[k] > l.sumsq[c] || (l.sumsq[k] == l.sumsq[c] && k < c);
@@ -405,7 +405,7 @@ TT_CASE(sparsegpt_textbook) {
 }
 
 TT_CASE(repair_beats_plain_rounding) {
-    static const char *const pairs[][2] = {{"gptq(bits=4)", "rtn(bits=4)"}, {"gptq(bits=3)", "rtn(bits=3)"}, {"gptq(bits=3,act_order=true)", "rtn(bits=3)"}, {"gptq(bits=4,sym=false)", "rtn(bits=4,sym=false)"},
+    static const char *const pairs[][2] = {{"gptq(bits=4)", "rtn(bits=4)"}, {"gptq(bits=3)", "rtn(bits=3)"}, {"gptq(bits=3,act_order=false)", "rtn(bits=3)"}, {"gptq(bits=4,sym=false)", "rtn(bits=4,sym=false)"},
                                            {"sparsegpt", "wanda"}, {"wanda", "magnitude"}, {"sparsegpt(bits=4)", "wanda+rtn(bits=4)"}, {"sparsegpt(pattern=2:4)", "wanda(pattern=2:4)"},
                                            {"rtn(bits=3)", "rtn(bits=3,mse=false)"}, {"wanda+gptq(bits=3)", "wanda+rtn(bits=3)"}};
     tt_err err = {0};
@@ -426,7 +426,7 @@ TT_CASE(repair_beats_plain_rounding) {
 /* ------------------------------------------------------------ hard cases ---- */
 
 TT_CASE(dead_inputs_and_empty_groups) {
-    static const char *const recipes[] = {"gptq(bits=4)", "gptq(bits=3,act_order=true)", "sparsegpt(bits=4)", "sparsegpt(sparsity=0.95,bits=2,group=32)", "rtn(bits=4)", "rtn(bits=4,sym=false)", "sparsegpt"};
+    static const char *const recipes[] = {"gptq(bits=4)", "gptq(bits=3,act_order=false)", "sparsegpt(bits=4)", "sparsegpt(sparsity=0.95,bits=2,group=32)", "rtn(bits=4)", "rtn(bits=4,sym=false)", "sparsegpt"};
     tt_err err = {0};
     tt_ctx *ctx = tt_test_ctx(2, NULL);
     layer l = make_layer(17, 128, false, 13);
