@@ -377,7 +377,7 @@ TT_CASE(limits_of_keys) {
         blob f = blob_new((size_t)n * 32);
         add_header(&f, 0, n);
         for (uint64_t i = 0; i < n; i++) {
-            char key[16];
+            char key[24];
             snprintf(key, sizeof key, "%llx", (unsigned long long)i);
             add_name(&f, key, strlen(key));
             add_u32(&f, TT_GGUF_U8);
