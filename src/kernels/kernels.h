@@ -6,6 +6,7 @@
  */
 #ifndef TT_KERNELS_H
 #define TT_KERNELS_H
+#include "kernels/panel.h"
 #include "trimtab/status.h"
 #include <stdint.h>
 

@@ -1,0 +1,42 @@
+/* Run format of dense codes: panels of 16 rows, so that one vector register holds the same columns of 16 rows and no sum runs across a
+ * register. The layout is the same on every instruction set.
+ *
+ * A panel is 16 rows of W (missing rows of the last one: codes and scales 0) cut into units of 64 columns (missing columns: codes 0; the
+ * activations there are 0). Unit u of panel p lies at codes + (p * units + u) * 128 * bits bytes, always 64-byte aligned:
+ *
+ *     bits 4   8 vectors of 64 bytes. Vector j, byte 4 r + q: low nibble column 8 j + q, high nibble column 8 j + 4 + q of row r
+ *     bits 2   4 vectors. Vector j, byte 4 r + q, bits 2 k, 2 k + 1: column 16 j + 4 k + q of row r
+ *     bits 8   16 vectors. Vector j, byte 4 r + q: column 4 j + q of row r, code 0 … 255 (a signed weight + 128)
+ *     bits 3   two halves of 32 columns, each three vectors A, B, C. Byte 4 r + q holds column 4 k + q of the half for quad k:
+ *              quads 0, 1, 2: bits 0-2 of A, B, C;  quads 3, 4, 5: bits 3-5 of A, B, C;
+ *              quad 6: bits 7, 6 of A are its bits 2, 1 and bit 6 of C its bit 0;  quad 7: bits 7, 6 of B and bit 7 of C likewise
+ *
+ * Scales are f16 [panels][groups][16], groups = ceil(64 units / group) of 32, 64 or 128 columns. What a code means, `grid`:
+ *
+ *     OFFSET   w = d (q - 2^(bits-1))                      d signed
+ *     HALF     w = |d| (q - 2^(bits-1) + h)                h = 1/2 where the sign bit of d is set, else 0
+ *     MIN      w = d q + m                                 m f16, as the scales lie
+ */
+#ifndef TT_KERNELS_PANEL_H
+#define TT_KERNELS_PANEL_H
+#include <stdint.h>
+
+enum { TT_PANEL_ROWS = 16, TT_PANEL_UNIT = 64 };
+typedef enum tt_panel_grid { TT_GRID_OFFSET, TT_GRID_HALF, TT_GRID_MIN } tt_panel_grid;
+
+typedef struct tt_panel {
+    int bits, group;                  /* 2, 3, 4, 8; 32, 64, 128 */
+    tt_panel_grid grid;
+    int64_t rows, cols;
+    int64_t units, groups;            /* of a row, rounded up */
+    const uint8_t *codes;             /* [panels][units][128 bits] */
+    const uint16_t *scales, *mins;    /* f16 [panels][groups][16]; mins with TT_GRID_MIN, else NULL */
+} tt_panel;
+
+static inline int64_t tt__panels(int64_t rows) { return (rows + TT_PANEL_ROWS - 1) / TT_PANEL_ROWS; }
+static inline int64_t tt__panel_unit_bytes(int bits) { return (int64_t)bits * (TT_PANEL_ROWS * TT_PANEL_UNIT / 8); }
+
+/* One unit to and from codes [16][64] (row-major, each < 2^bits). */
+void tt__panel_pack(int bits, const uint8_t *codes, uint8_t *unit);
+void tt__panel_unpack(int bits, const uint8_t *unit, uint8_t *codes);
+#endif
