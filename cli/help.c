@@ -13,19 +13,18 @@ enum { WIDTH = 100 };
 
 /* Breaks at blanks; the first line begins at column `at`, further ones at `indent`. */
 static void print_wrapped(const char *s, int at, int indent) {
-    while (*s) {
+    for (bool first = true; *s; first = false) {
         int n = (int)strcspn(s, " ");
-        if (at + n > WIDTH && at > indent) {
+        if (!first && at + 1 + n > WIDTH) {
             printf("\n%*s", indent, "");
             at = indent;
+        } else if (!first) {
+            putchar(' ');
+            at++;
         }
         printf("%.*s", n, s);
         at += n;
-        s += n;
-        if (*s == ' ') {
-            s++;
-            if (at + 1 + (int)strcspn(s, " ") <= WIDTH) putchar(' '), at++;
-        }
+        s += n + (s[n] == ' ');
     }
     putchar('\n');
 }
