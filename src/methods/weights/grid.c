@@ -220,7 +220,7 @@ void tt__grid_round_draft(tt_ctx *ctx, tt_draft *d) {
 
 tt_grid tt__grid_for(int bits, bool sym, bool search, bool sparse, const char *format) {
     bool own = !strcmp(format, "own") || bits < 4 || (sparse && strcmp(format, "gguf"));
-    if (!sym) return (tt_grid){TT_GRID_MIN, bits, search};
+    if (!sym) return (tt_grid){TT_GRID_FREE, bits, search};
     if (own) return (tt_grid){TT_GRID_BEST, bits, search};
     return (tt_grid){bits == 8 ? TT_GRID_ZERO : TT_GRID_SIGNED, bits, search};
 }

@@ -13,7 +13,7 @@ typedef enum tt_grid_kind {
     TT_GRID_BEST,                 /* scale > 0, with (off = 2^(b-1)) or without (off = 2^(b-1) - 1/2) a zero level, whichever errs less */
     TT_GRID_SIGNED,               /* scale of either sign, with a zero level: what Q4_0 and Q5_0 store */
     TT_GRID_ZERO,                 /* scale = max |w| / (2^(b-1) - 1), with a zero level: Q8_0 */
-    TT_GRID_MIN                   /* off = 0 and a free minimum: Q4_1, Q5_1 */
+    TT_GRID_FREE                  /* off = 0 and a free minimum: Q4_1, Q5_1 */
 } tt_grid_kind;
 
 typedef struct tt_grid { tt_grid_kind kind; int bits; bool search; } tt_grid;

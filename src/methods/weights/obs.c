@@ -252,7 +252,7 @@ static tt_status prepare(tt_ctx *ctx, obs_job *j, const float *H, tt_err *err) {
     TT_TRY(tt__hessian_factor(ctx, H, j->cols, j->perm, o->damp, &j->U, &used, err));
     TT_TRY(weigh(j, err));
     if (o->grid.bits) {
-        TT_TRY(tt__draft_quantize(d, o->grid.bits, o->group, o->grid.kind == TT_GRID_MIN, err));
+        TT_TRY(tt__draft_quantize(d, o->grid.bits, o->group, o->grid.kind == TT_GRID_FREE, err));
         j->static_scales = o->static_groups || o->act_order || o->columns > o->block;
         if (j->static_scales) TT_TRY(fit_original(ctx, j, err));
     }

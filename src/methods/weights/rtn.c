@@ -44,7 +44,7 @@ static tt_status matrix(tt_ctx *ctx, const tt_knobs *k, tt_draft *d, const tt_st
     int stored, bits = (int)tt__knob_i(k, "bits");
     int64_t columns = tt__group_columns(k, d->cols, &stored);
     tt_grid grid = tt__grid_for(bits, tt__knob_b(k, "sym"), tt__knob_b(k, "mse"), d->keep, tt__knob_s(k, "format"));
-    TT_TRY(tt__draft_quantize(d, bits, stored, grid.kind == TT_GRID_MIN, err));
+    TT_TRY(tt__draft_quantize(d, bits, stored, grid.kind == TT_GRID_FREE, err));
     TT_TRY(tt__grid_fit_draft(ctx, &grid, columns, NULL, d, err));
     tt__grid_round_draft(ctx, d);
     return TT_OK;
