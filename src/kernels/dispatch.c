@@ -16,6 +16,7 @@ static void fill_ref(tt_kernels *k) {
     tt__kernels_ref_tiles(k);
     tt__kernels_ref_blocks(k);
     tt__kernels_ref_codes(k);
+    tt__kernels_ref_panel(k);
 }
 
 static void add_level(const char *name, const tt_kernels *table) {

@@ -7,6 +7,7 @@ void tt__kernels_ref_elementwise(tt_kernels *k);
 void tt__kernels_ref_tiles(tt_kernels *k);
 void tt__kernels_ref_blocks(tt_kernels *k);
 void tt__kernels_ref_codes(tt_kernels *k);
+void tt__kernels_ref_panel(tt_kernels *k);
 
 /* AVX2, FMA, F16C, BMI2, POPCNT */
 void tt__kernels_avx2_elementwise(tt_kernels *k);

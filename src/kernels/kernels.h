@@ -11,8 +11,9 @@
 #include <stdint.h>
 
 /* Activations rounded to 8 bits in blocks of 32 along the row: x ≈ d[b] * q[32 b + i]; sum[b] = Σ q of the block.
- * q: [T, n] int8 (|q| ≤ 127), d: [T, n/32 rounded up] f32, sum: the same shape, int32. A short last block is padded with q = 0. */
-typedef struct tt_q8 { int64_t T, n, n_pad, blocks; int8_t *q; float *d; int32_t *sum; } tt_q8;   /* q rows are n_pad = 32*blocks apart */
+ * q: [T, n_pad] int8 (|q| ≤ 127), d: [T, blocks] f32, sum: the same shape, int32; n_pad = n rounded up to 64, blocks = n_pad / 32. All
+ * beyond n is q = 0, d = 0, sum = 0. */
+typedef struct tt_q8 { int64_t T, n, n_pad, blocks; int8_t *q; float *d; int32_t *sum; } tt_q8;
 
 typedef struct tt_kernels {
     const char *isa;                     /* "scalar", "avx2", "avx512-vnni" … */

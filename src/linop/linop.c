@@ -33,21 +33,28 @@ static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 
 /* Workspace: q int8 [T, n_pad] | d f32 [T, blocks] | sum i32 [T, blocks], each from a 64-byte boundary. */
 size_t tt__act_bytes(int64_t T, int64_t n) {
-    size_t t = (size_t)(T < MAX_ROWDOT_T ? T : MAX_ROWDOT_T), blocks = (size_t)(n + 31) / 32;
+    size_t t = (size_t)(T < MAX_ROWDOT_T ? T : MAX_ROWDOT_T), blocks = (size_t)(n + 63) / 64 * 2;
     return align64(t * blocks * 32) + 2 * align64(t * blocks * sizeof(float)) + 64;
 }
 
 void tt__act_prepare(tt_ctx *ctx, tt_act *act, const float *x, int64_t ldx, int64_t T, int64_t n, bool fast, void *ws) {
     *act = (tt_act){.x = x, .ldx = ldx, .T = T, .n = n, .fast = fast};
     if (!fast || T > MAX_ROWDOT_T || !ws) return;
-    int64_t blocks = (n + 31) / 32;
+    int64_t written = (n + 31) / 32, blocks = (n + 63) / 64 * 2;
     uint8_t *p = (uint8_t *)(((uintptr_t)ws + 63) & ~(uintptr_t)63);
     tt_q8 *q = &act->q8;
     q->T = T, q->n = n, q->n_pad = 32 * blocks, q->blocks = blocks;
     q->q = (int8_t *)p;
     q->d = (float *)(void *)(p + align64((size_t)(T * q->n_pad)));
     q->sum = (int32_t *)(void *)((uint8_t *)q->d + align64((size_t)(T * blocks) * sizeof(float)));
-    for (int64_t t = 0; t < T; t++) ctx->k->quant_q8(x + t * ldx, n, q->q + t * q->n_pad, q->d + t * blocks, q->sum + t * blocks);
+    for (int64_t t = 0; t < T; t++) {
+        ctx->k->quant_q8(x + t * ldx, n, q->q + t * q->n_pad, q->d + t * blocks, q->sum + t * blocks);
+        if (written < blocks) {
+            memset(q->q + t * q->n_pad + 32 * written, 0, 32);
+            q->d[t * blocks + written] = 0.0f;
+            q->sum[t * blocks + written] = 0;
+        }
+    }
 }
 
 /* ------------------------------------------------------------ standard types ---- */
