@@ -51,16 +51,19 @@ static void add_machine_levels(tt_kernels *k) {
     tt__kernels_avx2_tiles(k);
     tt__kernels_avx2_decode(k);
     tt__kernels_avx2_rowdot(k);
+    tt__kernels_avx2_panel(k);
     add_level("avx2", k);
     if (!has_avx512()) return;
     k->isa = "avx512";
     tt__kernels_avx512_elementwise(k);
     tt__kernels_avx512_tiles(k);
     tt__kernels_avx512_decode(k);
+    tt__kernels_avx512_panel(k);
     if (has_vnni()) {
         k->isa = "avx512-vnni";
         tt__kernels_avx512_rowdot_vnni(k);
         tt__kernels_avx512_codes_vnni(k);
+        tt__kernels_avx512_panel_vnni(k);
     }
     add_level("avx512", k);
 }

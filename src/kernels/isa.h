@@ -14,13 +14,16 @@ void tt__kernels_avx2_elementwise(tt_kernels *k);
 void tt__kernels_avx2_tiles(tt_kernels *k);
 void tt__kernels_avx2_decode(tt_kernels *k);
 void tt__kernels_avx2_rowdot(tt_kernels *k);
+void tt__kernels_avx2_panel(tt_kernels *k);
 
 /* AVX-512 F, BW, DQ, VL */
 void tt__kernels_avx512_elementwise(tt_kernels *k);
 void tt__kernels_avx512_tiles(tt_kernels *k);
 void tt__kernels_avx512_decode(tt_kernels *k);
+void tt__kernels_avx512_panel(tt_kernels *k);
 
 /* and VNNI, VBMI, VBMI2 */
 void tt__kernels_avx512_rowdot_vnni(tt_kernels *k);
 void tt__kernels_avx512_codes_vnni(tt_kernels *k);
+void tt__kernels_avx512_panel_vnni(tt_kernels *k);
 #endif
