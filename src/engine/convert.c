@@ -423,7 +423,7 @@ tt_status tt__convert_set_identity(const char *path, const char *arch, const tt_
 
 /* What the tensors decide; and that together with what other files of a folder tell. */
 static const char *const own_keys[] = {"trimtab.op.", "trimtab.schema", "trimtab.architecture", "trimtab.rope_adjacent", NULL};
-static const char *const told_keys[] = {"trimtab.op.", "trimtab.schema", "trimtab.architecture", "trimtab.rope_adjacent", "tokenizer.", "general.architecture",
+static const char *const told_keys[] = {"trimtab.op.", "trimtab.schema", "trimtab.architecture", "trimtab.rope_adjacent", "trimtab.config", "tokenizer.", "general.architecture",
                                         "general.file_type", "general.quantization_version", "general.size_label", NULL};
 
 /* metadata.gguf of a folder, if it has one. Called before the keys that config.json and the tokenizer decide are set. */
@@ -450,6 +450,35 @@ static tt_status keep_keys(const convert *c, const char *dir, tt_err *err) {
     return st;
 }
 
+/* Members of the config.json that a GGUF file came from and that nothing here knows: they travel as one string. What the weights, the
+ * hyper-parameters and the tokenizer decide is never taken from there. */
+static const char config_key[] = "trimtab.config";
+static const char *const decided[] = {"dtype", "torch_dtype", "quantization_config", "rope_scaling", "rope_parameters", NULL};
+
+static tt_status carry_config(const convert *c, tt_gguf_writer *w, tt_err *err) {
+    tt__str text = {0};
+    if (!c->config) return TT_OK;
+    tt__json_write(&text, c->config, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    tt_status st = text.failed || !text.s ? tt__fail(err, TT_RESOURCE, "out of memory|for config.json") : tt__gguf_set_str(w, config_key, text.s, err);
+    tt__str_free(&text);
+    return st;
+}
+
+static tt_status bring_config(const convert *c, json_t *config, tt_err *err) {
+    const char *text = NULL;
+    size_t n = 0;
+    json_t *old = NULL;
+    if (!c->g || !tt__gguf_has(c->g, config_key)) return TT_OK;
+    TT_TRY(tt__gguf_str(c->g, config_key, true, &text, &n, err));
+    TT_TRY(tt__json_parse(text, n, config_key, &old, err));
+    bool bad = !json_is_object(old);
+    for (int i = 0; !bad && decided[i]; i++) json_object_del(old, decided[i]);
+    tt_status st = bad ? tt__fail(err, TT_BADFILE, "not a JSON object|%s", config_key) : TT_OK;
+    if (st == TT_OK && json_object_update_missing(config, old)) st = tt__fail(err, TT_RESOURCE, "out of memory|for config.json");
+    json_decref(old);
+    return st;
+}
+
 static tt_status net_keys(convert *c, tt_gguf_writer *w, tt_err *err) {
     if (c->g) {
         TT_TRY(tt__gguf_writer_copy_kv(w, c->g, own_keys, err));
@@ -459,6 +488,7 @@ static tt_status net_keys(convert *c, tt_gguf_writer *w, tt_err *err) {
         TT_TRY(recall_keys(c->path, w, err));
         TT_TRY(c->net->arch->to_gguf(&c->net->hp, w, err));
         TT_TRY(tt__tokenizer_to_gguf(c->tok, w, err));
+        TT_TRY(carry_config(c, w, err));
     }
     return tt__convert_set_file_type(&c->items, w, err);
 }
@@ -532,6 +562,7 @@ static tt_status write_configs(const convert *c, const char *dir, tt_err *err) {
         bad |= json_object_set_new(config, "use_cache", json_true());
         if (bad) st = tt__fail(err, TT_RESOURCE, "out of memory|for config.json");
     }
+    if (st == TT_OK) st = bring_config(c, config, err);
     if (st == TT_OK) st = tt__hf_write_json(dir, "config.json", config, err);
     if (st == TT_OK) st = tt__hf_write_json(dir, "generation_config.json", generation, err);
     json_decref(config);

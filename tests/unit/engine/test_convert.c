@@ -68,6 +68,27 @@ TT_CASE(to_a_folder_and_back) {
     TT_CHECK_EQ(tt_test_count_entries(tt_test_tmpdir()), 3);              /* no temporary folder stays */
 }
 
+/* What nobody here knows of a config.json comes back from GGUF; what the weights decide does not. */
+TT_CASE(foreign_members_of_config_travel) {
+    tt_err err = {0};
+    const char *dir = tt_test_path("hf"), *file = tt_test_path("once.gguf"), *again = tt_test_path("again");
+    json_t *config;
+    TT_CHECK_OK(convert(tiny(), dir, NULL, false, &err));
+    TT_CHECK_OK(tt__hf_config(dir, &config, &err));
+    json_object_set_new(config, "house_rule", json_pack("{s:[i,f]}", "x", 7, 0.25));
+    json_object_set_new(config, "quantization_config", json_object());
+    TT_CHECK_OK(tt__hf_write_json(dir, "config.json", config, &err));
+    json_decref(config);
+    TT_CHECK_OK(convert(dir, file, "f16", false, &err));
+    TT_CHECK_OK(convert(file, again, NULL, false, &err));
+    TT_CHECK_OK(tt__hf_config(again, &config, &err));
+    json_t *x = json_object_get(json_object_get(config, "house_rule"), "x");
+    TT_CHECK(json_integer_value(json_array_get(x, 0)) == 7 && json_real_value(json_array_get(x, 1)) == 0.25);
+    TT_CHECK(!json_object_get(config, "quantization_config"));
+    TT_CHECK_STR(json_string_value(json_object_get(config, "torch_dtype")), "float16");
+    json_decref(config);
+}
+
 /* GGUF row h D + 2i + j of q and k is Hugging Face row h D + j D/2 + i; v is not permuted. */
 /* The tiny model with keys that nobody here knows. */
 static const char *tiny_with_keys(void) {
