@@ -14,6 +14,7 @@ static void fill_ref(tt_kernels *k) {
     k->isa = "scalar";
     tt__kernels_ref_elementwise(k);
     tt__kernels_ref_tiles(k);
+    tt__kernels_ref_bf16(k);
     tt__kernels_ref_blocks(k);
     tt__kernels_ref_codes(k);
     tt__kernels_ref_panel(k);
@@ -47,6 +48,7 @@ static void add_machine_levels(tt_kernels *k) {
     __builtin_cpu_init();
     if (!has_avx2()) return;
     k->isa = "avx2";
+    k->bf16 = 0;
     tt__kernels_avx2_elementwise(k);
     tt__kernels_avx2_tiles(k);
     tt__kernels_avx2_decode(k);
@@ -65,6 +67,7 @@ static void add_machine_levels(tt_kernels *k) {
         tt__kernels_avx512_codes_vnni(k);
         tt__kernels_avx512_panel_vnni(k);
     }
+    if (__builtin_cpu_supports("avx512bf16")) tt__kernels_avx512_tile_bf16(k);
     add_level("avx512", k);
 }
 #else

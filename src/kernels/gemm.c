@@ -29,11 +29,20 @@ enum {
     SKINNY = 3                  /* up to so many rows, products row by row beat the tile */
 };
 
+/* How a tile lies packed: panels of floats, or of words that hold two bf16 (kernels.inc). */
+typedef struct packing {
+    int pair;                                     /* k in a packed element */
+    void (*ukr)(int64_t k, const float *Ap, const float *Bp, float *C, int64_t ldc, int m, int n, int accumulate);
+    void (*rows)(float *dst, const float *src, int64_t ld, int rows, int64_t k, int r);
+    void (*cols)(float *dst, const float *src, int64_t ld, int64_t k, int cols, int r);
+} packing;
+
 typedef enum layout { ROWS, COLS } layout;   /* the operand's lanes (m or n) are its rows, or its columns */
 
 typedef struct job {
     tt_ctx *ctx;
     const tt_kernels *k;
+    packing p;
     int64_t M, N, K;
     float alpha;
     const float *A; int64_t lda; layout a_layout;
@@ -52,6 +61,8 @@ static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
+static int64_t packed(const job *j, int64_t k) { return ceil_div(k, j->p.pair); }   /* elements of a column of a panel */
+
 static size_t a_share(const tt_ctx *ctx) {        /* floats; one tile more than an even share, because tiles are not divided */
     return (size_t)(ceil_div(A_FLOATS, tt__threads(ctx)) + K_CHUNK * 32);
 }
@@ -67,7 +78,7 @@ static float *temp_of(const job *j, int worker) { return panel_of(j, worker) + P
 
 static float *a_tile(const job *j, int64_t tile) {
     const int threads = tt__threads(j->ctx);
-    return temp_of(j, (int)(tile % threads)) + TEMP + tile / threads * ((j->k1 - j->k0) * j->k->mr);
+    return temp_of(j, (int)(tile % threads)) + TEMP + tile / threads * (packed(j, j->k1 - j->k0) * j->k->mr);
 }
 
 static void scale_a(const job *j, float *dst, int64_t floats) {
@@ -81,7 +92,7 @@ static void pack_a_rows(void *arg, int64_t tile, int worker) {
     const int64_t m = j->m0 + tile * mr, k = j->k1 - j->k0;
     float *dst = a_tile(j, tile);
     (void)worker;
-    j->k->pack_rows(dst, j->A + m * j->lda + j->k0, j->lda, (int)least(mr, j->m1 - m), k, mr);
+    j->p.rows(dst, j->A + m * j->lda + j->k0, j->lda, (int)least(mr, j->m1 - m), k, mr);
     scale_a(j, dst, k * mr);
 }
 
@@ -92,8 +103,8 @@ static void pack_a_cols(void *arg, int64_t strip, int worker) {
     const int64_t k = strip * A_STRIP, n = least(A_STRIP, j->k1 - j->k0 - k);
     (void)worker;
     for (int64_t m = j->m0; m < j->m1; m += mr) {
-        float *dst = a_tile(j, (m - j->m0) / mr) + k * mr;
-        j->k->pack_cols(dst, j->A + (j->k0 + k) * j->lda + m, j->lda, n, (int)least(mr, j->m1 - m), mr);
+        float *dst = a_tile(j, (m - j->m0) / mr) + packed(j, k) * mr;
+        j->p.cols(dst, j->A + (j->k0 + k) * j->lda + m, j->lda, n, (int)least(mr, j->m1 - m), mr);
         scale_a(j, dst, n * mr);
     }
 }
@@ -108,20 +119,20 @@ static void pack_b(const job *j, int64_t n0, int64_t n1, int64_t k0, int64_t k1,
     const int nr = j->k->nr;
     const int64_t kc = k1 - k0;
     if (j->b_layout == ROWS) {                    /* B is [N, K]: transpose strips of nr rows */
-        for (int64_t n = n0; n < n1; n += nr, panel += kc * nr) {
+        for (int64_t n = n0; n < n1; n += nr, panel += packed(j, kc) * nr) {
             const int rows = (int)least(nr, n1 - n);
             const float *src = j->B + n * j->ldb + k0;
             if (j->w) j->w->decode(j->w->self, n, n + rows, k0, k1, temp, kc);
-            j->k->pack_rows(panel, j->w ? temp : src, j->w ? kc : j->ldb, rows, kc, nr);
+            j->p.rows(panel, j->w ? temp : src, j->w ? kc : j->ldb, rows, kc, nr);
         }
         return;
     }
-    const int64_t width = n1 - n0, strip = j->w ? most(1, TEMP / width) : kc;
+    const int64_t width = n1 - n0, strip = j->w ? most(1, TEMP / width / j->p.pair) * j->p.pair : kc;
     for (int64_t k = k0; k < k1; k += strip) {    /* B is [K, N]: copy strips of rows */
         const int64_t rows = least(strip, k1 - k);
         if (j->w) j->w->decode(j->w->self, k, k + rows, n0, n1, temp, width);
         for (int64_t n = n0; n < n1; n += nr)
-            j->k->pack_cols(panel + (n - n0) * kc + (k - k0) * nr, j->w ? temp + (n - n0) : j->B + k * j->ldb + n, j->w ? width : j->ldb,
+            j->p.cols(panel + (n - n0) * packed(j, kc) + packed(j, k - k0) * nr, j->w ? temp + (n - n0) : j->B + k * j->ldb + n, j->w ? width : j->ldb,
                             rows, (int)least(nr, n1 - n), nr);
     }
 }
@@ -139,10 +150,10 @@ static void product_tile(void *arg, int64_t tile, int worker) {
         pack_b(j, n0, n1, k0, k1, panel_of(j, worker), temp_of(j, worker));
         for (int64_t i = first; i < end; i++) {
             const int64_t m = j->m0 + i * mr;
-            const float *a = a_tile(j, i) + (k0 - j->k0) * mr;
+            const float *a = a_tile(j, i) + packed(j, k0 - j->k0) * mr;
             for (int64_t n = n0; n < n1; n += nr) {
                 if (j->upper && m >= n + nr) continue;
-                j->k->gemm_ukr(k1 - k0, a, panel_of(j, worker) + (n - n0) * (k1 - k0), j->C + m * j->ldc + n, j->ldc,
+                j->p.ukr(packed(j, k1 - k0), a, panel_of(j, worker) + (n - n0) * packed(j, k1 - k0), j->C + m * j->ldc + n, j->ldc,
                                (int)least(mr, j->m1 - m), (int)least(nr, n1 - n), accumulate);
             }
         }
@@ -161,7 +172,7 @@ static void choose_tiles(job *j) {
 }
 
 static void run(job *j) {
-    const int64_t k_unit = j->w && j->b_layout == ROWS ? j->unit : 1;
+    const int64_t k_unit = most(j->w && j->b_layout == ROWS ? j->unit : 1, j->p.pair);   /* units are 1 or even */
     j->kc = round_up(ceil_div(j->K, ceil_div(j->K, KC)), k_unit);
     const int64_t k_chunk = least(round_up(j->K, k_unit), most(1, K_CHUNK / j->kc) * j->kc);
     const int64_t m_block = A_FLOATS / k_chunk / j->k->mr * j->k->mr;
@@ -202,7 +213,16 @@ static void skinny_tile(void *arg, int64_t tile, int worker) {
 /* ---- the calls ---- */
 
 static job job_for(tt_ctx *ctx, int64_t M, int64_t N, int64_t K, float *C, int64_t ldc, bool accumulate) {
-    return (job){.ctx = ctx, .k = ctx->k, .M = M, .N = N, .K = K, .alpha = 1.0f, .unit = 1, .C = C, .ldc = ldc, .accumulate = accumulate};
+    const packing f32 = {1, ctx->k->gemm_ukr, ctx->k->pack_rows, ctx->k->pack_cols};
+    return (job){.ctx = ctx, .k = ctx->k, .p = f32, .M = M, .N = N, .K = K, .alpha = 1.0f, .unit = 1, .C = C, .ldc = ldc, .accumulate = accumulate};
+}
+
+/* B is a weight. */
+static void take_weight(job *j, const tt_wsrc *w, layout b_layout) {
+    j->w = w;
+    j->unit = most(1, w->col_unit);
+    j->b_layout = b_layout;
+    if (w->bf16 && j->k->bf16) j->p = (packing){2, j->k->gemm_ukr_bf16, j->k->pack_rows_bf16, j->k->pack_cols_bf16};
 }
 
 void tt__gemm_w(tt_ctx *ctx, const tt_wsrc *w, const float *X, int64_t ldx, int64_t T, float *Y, int64_t ldy, bool accumulate) {
@@ -214,9 +234,7 @@ void tt__gemm_w(tt_ctx *ctx, const tt_wsrc *w, const float *X, int64_t ldx, int6
     }
     j.A = X;
     j.lda = ldx;
-    j.w = w;
-    j.unit = most(1, w->col_unit);
-    j.b_layout = ROWS;
+    take_weight(&j, w, ROWS);
     if (T <= SKINNY && w->cols <= PANEL) tt__parallel(ctx, ceil_div(w->rows, skinny_rows(&j)), skinny_tile, &j);
     else run(&j);
 }
@@ -230,9 +248,7 @@ void tt__gemm_wt(tt_ctx *ctx, const tt_wsrc *w, const float *G, int64_t ldg, int
     }
     j.A = G;
     j.lda = ldg;
-    j.w = w;
-    j.unit = most(1, w->col_unit);
-    j.b_layout = COLS;
+    take_weight(&j, w, COLS);
     run(&j);
 }
 

@@ -13,6 +13,7 @@ typedef struct tt_wsrc {
     int64_t col_unit;      /* c0 is a multiple of it, c1 too or cols (1 for dense, 32 or 256 for blocks) */
     void (*decode)(const void *self, int64_t r0, int64_t r1, int64_t c0, int64_t c1, float *out, int64_t ld);  /* thread-safe */
     const void *self;
+    bool bf16;             /* a product may round both factors to bf16, where the table has the tile for it (sums stay f32) */
 } tt_wsrc;
 
 /* Scratch per worker that the calls below need for these sizes; reserve before (tt__scratch_reserve). It is the same for all sizes.

@@ -5,6 +5,7 @@
 
 void tt__kernels_ref_elementwise(tt_kernels *k);
 void tt__kernels_ref_tiles(tt_kernels *k);
+void tt__kernels_ref_bf16(tt_kernels *k);
 void tt__kernels_ref_blocks(tt_kernels *k);
 void tt__kernels_ref_codes(tt_kernels *k);
 void tt__kernels_ref_panel(tt_kernels *k);
@@ -26,4 +27,7 @@ void tt__kernels_avx512_panel(tt_kernels *k);
 void tt__kernels_avx512_rowdot_vnni(tt_kernels *k);
 void tt__kernels_avx512_codes_vnni(tt_kernels *k);
 void tt__kernels_avx512_panel_vnni(tt_kernels *k);
+
+/* and BF16 */
+void tt__kernels_avx512_tile_bf16(tt_kernels *k);
 #endif
