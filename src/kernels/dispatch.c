@@ -17,6 +17,7 @@ static void fill_ref(tt_kernels *k) {
     tt__kernels_ref_bf16(k);
     tt__kernels_ref_blocks(k);
     tt__kernels_ref_codes(k);
+    tt__kernels_ref_slide2(k);
     tt__kernels_ref_panel(k);
 }
 
@@ -53,6 +54,7 @@ static void add_machine_levels(tt_kernels *k) {
     tt__kernels_avx2_tiles(k);
     tt__kernels_avx2_decode(k);
     tt__kernels_avx2_rowdot(k);
+    tt__kernels_avx2_slide2(k);
     tt__kernels_avx2_panel(k);
     add_level("avx2", k);
     if (!has_avx512()) return;
@@ -65,6 +67,7 @@ static void add_machine_levels(tt_kernels *k) {
         k->isa = "avx512-vnni";
         tt__kernels_avx512_rowdot_vnni(k);
         tt__kernels_avx512_codes_vnni(k);
+        tt__kernels_avx512_slide2_vnni(k);
         tt__kernels_avx512_panel_vnni(k);
     }
     if (__builtin_cpu_supports("avx512bf16")) tt__kernels_avx512_tile_bf16(k);

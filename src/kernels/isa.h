@@ -8,6 +8,7 @@ void tt__kernels_ref_tiles(tt_kernels *k);
 void tt__kernels_ref_bf16(tt_kernels *k);
 void tt__kernels_ref_blocks(tt_kernels *k);
 void tt__kernels_ref_codes(tt_kernels *k);
+void tt__kernels_ref_slide2(tt_kernels *k);
 void tt__kernels_ref_panel(tt_kernels *k);
 
 /* AVX2, FMA, F16C, BMI2, POPCNT */
@@ -15,6 +16,7 @@ void tt__kernels_avx2_elementwise(tt_kernels *k);
 void tt__kernels_avx2_tiles(tt_kernels *k);
 void tt__kernels_avx2_decode(tt_kernels *k);
 void tt__kernels_avx2_rowdot(tt_kernels *k);
+void tt__kernels_avx2_slide2(tt_kernels *k);
 void tt__kernels_avx2_panel(tt_kernels *k);
 
 /* AVX-512 F, BW, DQ, VL */
@@ -26,6 +28,7 @@ void tt__kernels_avx512_panel(tt_kernels *k);
 /* and VNNI, VBMI, VBMI2 */
 void tt__kernels_avx512_rowdot_vnni(tt_kernels *k);
 void tt__kernels_avx512_codes_vnni(tt_kernels *k);
+void tt__kernels_avx512_slide2_vnni(tt_kernels *k);
 void tt__kernels_avx512_panel_vnni(tt_kernels *k);
 
 /* and BF16 */

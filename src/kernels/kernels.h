@@ -7,6 +7,7 @@
 #ifndef TT_KERNELS_H
 #define TT_KERNELS_H
 #include "kernels/panel.h"
+#include "kernels/slide2.h"
 #include "trimtab/status.h"
 #include <stdint.h>
 
