@@ -31,10 +31,11 @@ void tt__linop_free(tt_linop *op) {
 
 static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 
-/* Workspace: q int8 [T, n_pad] | d f32 [T, blocks] | sum i32 [T, blocks], each from a 64-byte boundary. */
+/* Workspace: q int8 [T, n_pad] | d f32 [T, blocks] | sum i32 [T, blocks] | tt_unrolled, its table and scales, each from a 64-byte boundary. */
 size_t tt__act_bytes(int64_t T, int64_t n) {
     size_t t = (size_t)(T < MAX_ROWDOT_T ? T : MAX_ROWDOT_T), blocks = (size_t)(n + 63) / 64 * 2;
-    return align64(t * blocks * 32) + 2 * align64(t * blocks * sizeof(float)) + 64;
+    size_t unrolled = align64(sizeof(tt_unrolled)) + t * (blocks / 2) * TT_SLIDE2_TABLE + align64(t * (blocks / 2) * sizeof(float));
+    return align64(t * blocks * 32) + 2 * align64(t * blocks * sizeof(float)) + unrolled + 64;
 }
 
 void tt__act_prepare(tt_ctx *ctx, tt_act *act, const float *x, int64_t ldx, int64_t T, int64_t n, bool fast, void *ws) {
@@ -47,6 +48,9 @@ void tt__act_prepare(tt_ctx *ctx, tt_act *act, const float *x, int64_t ldx, int6
     q->q = (int8_t *)p;
     q->d = (float *)(void *)(p + align64((size_t)(T * q->n_pad)));
     q->sum = (int32_t *)(void *)((uint8_t *)q->d + align64((size_t)(T * blocks) * sizeof(float)));
+    act->unrolled = (tt_unrolled *)(void *)((uint8_t *)q->sum + align64((size_t)(T * blocks) * sizeof(float)));
+    uint8_t *table = (uint8_t *)act->unrolled + align64(sizeof(tt_unrolled));
+    *act->unrolled = (tt_unrolled){0, blocks / 2, table, (float *)(void *)(table + T * (blocks / 2) * TT_SLIDE2_TABLE)};
     for (int64_t t = 0; t < T; t++) {
         ctx->k->quant_q8(x + t * ldx, n, q->q + t * q->n_pad, q->d + t * blocks, q->sum + t * blocks);
         if (written < blocks) {
@@ -248,6 +252,7 @@ static bool use_rowdot(const tt_linop *op, const tt_act *act) {
 void tt__linop_apply(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *Y, int64_t ldy) {
     assert(act->n == op->cols);
     if (use_rowdot(op, act)) {
+        if (op->v->prepare && act->unrolled) op->v->prepare(ctx, act);
         rowdot_job job = {ctx, op, act, Y, ldy, op->rows <= 4096 ? 32 : 128};
         tt__parallel(ctx, (op->rows + job.tile_rows - 1) / job.tile_rows, rowdot_tile, &job);
         return;

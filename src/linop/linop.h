@@ -19,6 +19,7 @@ typedef struct tt_act {
     int64_t T, n;
     bool fast;                          /* integer path allowed */
     tt_q8 q8;                           /* filled when fast and T is small (tt__act_prepare) */
+    tt_unrolled *unrolled;              /* room for it then; T is 0 until an operator asks (slide2's prepare) */
 } tt_act;
 /* Bytes of workspace for T rows of n. */
 size_t tt__act_bytes(int64_t T, int64_t n);
@@ -33,6 +34,8 @@ typedef struct tt_linop_vtable {
     void (*decode)(const tt_linop *op, int64_t r0, int64_t r1, int64_t c0, int64_t c1, float *out, int64_t ld);
     /* Y[t, r0…r1) for T ≤ 8 rows of a fast activation, or NULL: no integer path */
     void (*rowdot)(tt_ctx *ctx, const tt_linop *op, const tt_act *act, int64_t r0, int64_t r1, float *Y, int64_t ldy);
+    /* what rowdot needs of a fast activation beyond q8; called before each rowdot's parallel region, by one thread; NULL: nothing */
+    void (*prepare)(tt_ctx *ctx, const tt_act *act);
     /* state as byte segments; returns their number (≤ 8) */
     int (*segments)(const tt_linop *op, tt_segment out[8]);
     /* the inverse: describe → operator; segments lent for the operator's life unless `copy`; every size and code is checked */
@@ -74,6 +77,10 @@ tt_status tt__linop_group(tt_ctx *ctx, int bits, int group, const uint8_t *codes
 /* sparseq: the same plus keep u8 [rows, cols]; bits 2, 3, 4, 8, or 16 (then values f32 → f16 and codes/scales are NULL). */
 tt_status tt__linop_sparseq(tt_ctx *ctx, int bits, int group, const uint8_t *keep, const uint8_t *codes, const float *scales,
                             const uint8_t *halfgrid, const float *values, int64_t rows, int64_t cols, tt_linop **out, tt_err *err);
+/* slide2 (kernels/slide2.h): 4-bit codes and a mask as above, group 64 or 128; the mask must fit: tt__linop_slide2_fits. */
+tt_status tt__linop_slide2(tt_ctx *ctx, int group, const uint8_t *keep, const uint8_t *codes, const float *scales, const uint8_t *halfgrid,
+                           int64_t rows, int64_t cols, tt_linop **out, tt_err *err);
+bool tt__linop_slide2_fits(const uint8_t *keep, int64_t rows, int64_t cols);
 /* Any operator decoded to dense f32 (the labelled expansion). */
 tt_status tt__linop_expand(tt_ctx *ctx, const tt_linop *op, tt_linop **out, tt_err *err);
 

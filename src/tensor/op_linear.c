@@ -55,6 +55,8 @@ static void forward(const tt_run *r, const tt_node *n, int count) {
         together = j.op[i]->v->rowdot != NULL;
     }
     if (together) {
+        for (int i = 0; i < count; i++)
+            if (j.op[i]->v->prepare) j.op[i]->v->prepare(r->ctx, act);
         tt__parallel(r->ctx, j.end[count - 1], joint_tile, &j);
         return;
     }

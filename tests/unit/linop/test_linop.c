@@ -243,6 +243,80 @@ TT_CASE(sparseq) {
             }
 }
 
+/* A mask of the pattern: of each two columns one, or of two pairs the inner or the outer ones. */
+static void slide2_mask(sample *s, uint64_t seed) {
+    tt__rng r;
+    tt__rng_seed(&r, seed);
+    for (int64_t i = 0; i < s->rows * s->cols; i += s->cols)
+        for (int64_t c = 0; c < s->cols; c += 4) {
+            static const uint8_t masks[] = {5, 6, 9, 10, 3, 12};
+            const uint8_t m = s->cols - c < 4 ? 5 : masks[tt__rng_below(&r, 6)];
+            for (int64_t k = c; k < c + 4 && k < s->cols; k++) {
+                s->keep[i + k] = m >> (k - c) & 1;
+                if (!s->keep[i + k]) s->W[i + k] = 0;
+            }
+        }
+}
+
+TT_CASE(slide2) {
+    static const int64_t cols[] = {1, 2, 33, 64, 100, 131, 192, 288};
+    tt_err err = {0};
+    tt_ctx *ctx = tt_test_ctx(2, NULL);
+    for (size_t c = 0; c < sizeof cols / sizeof *cols; c++) {
+        const int64_t rows = c % 2 ? 32 : 37;
+        sample s = make_sample(4, c % 3 ? 64 : 128, rows, cols[c], 1.1, 300 + c);
+        tt_linop *op;
+        slide2_mask(&s, c);
+        tt_test_note("group %d, cols %lld", s.group, (long long)cols[c]);
+        TT_CHECK_OK(tt__linop_slide2(ctx, s.group, s.keep, s.codes, s.scales, s.half, s.rows, s.cols, &op, &err));
+        check_values(op, s.W);
+        for (int64_t T = 1; T <= 9; T += 4) check_products(ctx, op, T, T != 5), check_products(ctx, op, T, true);
+        if (rows == 32) check_round_trip(ctx, op, s.W);
+        float part[7 * 64];                                              /* rows that are no whole panel */
+        const int64_t n = s.cols < 64 ? s.cols : 64;
+        op->v->decode(op, 12, 19, 0, n, part, n);
+        for (int64_t i = 0; i < 7 * n; i++) TT_CHECK_NEAR(part[i], s.W[(12 + i / n) * s.cols + i % n], 0);
+        tt__linop_free(op);
+        s.keep[0] ^= 1;
+        TT_CHECK_FAILS(TT_TARGET, tt__linop_slide2(ctx, s.group, s.keep, s.codes, s.scales, s.half, s.rows, s.cols, &op, &err));
+        free_sample(&s);
+    }
+}
+
+/* Any one bit changed: refused, or another matrix of the same kind, never a read or a write astray. */
+TT_CASE(hostile_slide2_state) {
+    tt_err err = {0};
+    tt_ctx *ctx = tt_test_ctx(1, NULL);
+    sample s = make_sample(4, 64, 16, 70, 1.1, 4);
+    tt_linop *op, *again;
+    int refused = 0;
+    slide2_mask(&s, 4);
+    TT_CHECK_OK(tt__linop_slide2(ctx, 64, s.keep, s.codes, s.scales, s.half, s.rows, s.cols, &op, &err));
+    tt_segment seg[8];
+    int n = op->v->segments(op, seg);
+    for (int which = 0; which < 2; which++) {
+        uint8_t *copy = tt__alloc(seg[which].bytes);
+        tt_segment bad[8];
+        memcpy(bad, seg, sizeof bad);
+        bad[which].data = copy;
+        for (uint64_t bit = 0; bit < 8 * seg[which].bytes; bit++) {
+            float row[70];
+            memcpy(copy, seg[which].data, seg[which].bytes);
+            copy[bit / 8] ^= (uint8_t)(1u << bit % 8);
+            if (op->v->load(ctx, "bits=4,group=64", s.rows, s.cols, bad, n, &again, &err) != TT_OK) {
+                refused++;
+                continue;
+            }
+            for (int64_t r = 0; r < s.rows; r++) tt__linop_rows(again, r, r + 1, row);
+            tt__linop_free(again);
+        }
+        tt__free(copy);
+    }
+    TT_CHECK(refused > 1000);
+    tt__linop_free(op);
+    free_sample(&s);
+}
+
 TT_CASE(sparse_floats) {
     tt_err err = {0};
     tt_ctx *ctx = tt_test_ctx(2, NULL);
