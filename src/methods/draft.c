@@ -5,8 +5,8 @@
  *     mask only                    sparseq(bits=16)                  F16               sparseq(bits=16)
  *     codes                        Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 where    the same, or      group(bits, group)
  *                                  they hold them, else group        TT_TARGET
- *     mask and codes               sparseq(bits, group)              the same types,   sparseq(bits, group)
- *                                                                    zero as a code
+ *     mask and codes               slide2(group) where it fits       the same types,   as auto
+ *                                  (4 bits), else sparseq            zero as a code
  *
  * A standard block of 32 repeats the scale of its (larger) group; so a group is a multiple of 32 and the row too.
  */
@@ -145,6 +145,8 @@ tt_status tt__draft_finish(tt_ctx *ctx, tt_draft *d, const char *format, tt_lino
     TT_FAIL_IF(gguf || d->mins || d->bits == 5, err, TT_TARGET, "no storage for these codes|%s|%d bits in groups of %d, %s, format=%s|%s", d->name, d->bits, d->group,
                d->mins ? "asymmetric" : "symmetric", format, d->mins || d->bits == 5 ? "a standard type: rows and groups of whole blocks of 32, not sparse" :
                "4, 5 or 8 bits on a grid with zero, rows and groups of whole blocks of 32");
+    if (d->keep && d->bits == 4 && d->group >= 64 && tt__linop_slide2_fits(d->keep, d->rows, d->cols))
+        return tt__linop_slide2(ctx, d->group, d->keep, d->codes, d->scales, d->halfgrid, d->rows, d->cols, out, err);
     if (d->keep) return tt__linop_sparseq(ctx, d->bits, d->group, d->keep, d->codes, d->scales, d->halfgrid, NULL, d->rows, d->cols, out, err);
     return tt__linop_group(ctx, d->bits, d->group, d->codes, d->scales, d->halfgrid, d->rows, d->cols, out, err);
 }

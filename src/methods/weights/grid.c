@@ -239,13 +239,13 @@ double tt__prune_density(const tt_knobs *k) {
 }
 
 /* A mask of whole words, the kept codes with on average half a byte less a code of filling per word, a start per row. */
-static double sparse_bits(double density, int bits, int64_t cols) {
+double tt__sparse_cost(double density, int bits, int64_t cols) {
     double words = (double)((cols + 63) / 64);
     return density * bits + (64 * words + (bits < 8 ? (8.0 - bits) / 2 * words : 0) + 64) / (double)cols;
 }
 
 double tt__prune_cost(const tt_knobs *k, int64_t cols) {
-    return strcmp(tt__knob_s(k, "format"), "gguf") ? sparse_bits(tt__prune_density(k), 16, cols) : 16;
+    return strcmp(tt__knob_s(k, "format"), "gguf") ? tt__sparse_cost(tt__prune_density(k), 16, cols) : 16;
 }
 
 double tt__grid_cost(const tt_knobs *k, int64_t cols, int bits, bool sym, double density, const char *format) {
@@ -254,5 +254,5 @@ double tt__grid_cost(const tt_knobs *k, int64_t cols, int bits, bool sym, double
     double scales = 16.0 * (double)((cols + group - 1) / group) / (double)cols;
     bool standard = strcmp(format, "own") && bits >= 4 && cols % 32 == 0 && !(density > 0 && strcmp(format, "gguf"));
     if (standard) return bits + (sym ? 0.5 : 1.0);
-    return (density > 0 ? sparse_bits(density, bits, cols) : bits) + scales;
+    return (density > 0 ? tt__sparse_cost(density, bits, cols) : bits) + scales;
 }

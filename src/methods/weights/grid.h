@@ -43,6 +43,7 @@ int64_t tt__group_columns(const tt_knobs *k, int64_t cols, int *stored);
 /* Predicted bits per weight, all overheads: codes at a density (0: dense, stored as standard types where the format lets them), and
  * a mask with 16-bit values, by the knobs sparsity and pattern. */
 double tt__grid_cost(const tt_knobs *k, int64_t cols, int bits, bool sym, double density, const char *format);
+double tt__sparse_cost(double density, int bits, int64_t cols);      /* of the operator sparseq, scales beside */
 double tt__prune_density(const tt_knobs *k);
 double tt__prune_cost(const tt_knobs *k, int64_t cols);
 

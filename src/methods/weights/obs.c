@@ -12,9 +12,10 @@
  * Rows do not touch each other, except that an unstructured mask takes its threshold over all rows of a block of columns. So a block is
  * walked by tiles of 16 rows, one row per lane of a vector, stored [column][lane]: the inner loop is a broadcast times a vector.
  *
- * Where a mask is chosen: unstructured at the start of a block; N:M at every M-th column, from the weights as updated so far. A group's
- * scale is fitted when its first column is reached, to the weights as they are then and to those that stay (for N:M: that would stay
- * now). With static groups, act-order or a scale per row it is fitted to the original weights, in the original order.
+ * Where a mask is chosen: unstructured at the start of a block; N:M at every M-th column, from the weights as updated so far; slide2 every
+ * few columns, for the rest of the 64 that stand for themselves, and those few are fixed. A group's
+ * scale is fitted when its first column is reached, to the weights as they are then and to those that stay (for N:M and slide2: that would
+ * stay now). With static groups, act-order or a scale per row it is fitted to the original weights, in the original order.
  *
  * Departure from both papers: the search for a scale weighs a column's squared error by 1 / U_jj², which is what an error there costs
  * after the columns to its right have made up for what they can. At 2 bits it is decisive (perplexity of a 135 M model 484 → 150).
@@ -48,7 +49,9 @@ typedef struct obs_job {
 
 /* ------------------------------------------------------------ one tile of 16 rows ---- */
 
-typedef struct tile_state { lane_row x[MAX_BLOCK], keep[MAX_BLOCK], q[MAX_BLOCK], e[MAX_BLOCK]; tt_fit fit; int64_t fit_group; } tile_state;
+typedef struct tile_state { lane_row x[MAX_BLOCK], keep[MAX_BLOCK], q[MAX_BLOCK], e[MAX_BLOCK]; tt_fit fit; int64_t fit_group; int ahead[TT_LANES]; } tile_state;
+
+static bool chooses_on_the_way(const tt_obs *o) { return o->pattern.m || o->slide2; }
 
 /* keep[c0 … c0+len): per lane the n largest of the scores x² / U_cc²; ties: the last ones stay, as in mask.c. */
 static void choose_n_of_m(const obs_job *j, const lane_row *x, int64_t c0, int64_t len, lane_row *keep) {
@@ -66,7 +69,33 @@ static void choose_n_of_m(const obs_job *j, const lane_row *x, int64_t c0, int64
     }
 }
 
+enum { UNIT = 64 };                                   /* columns of a slide2 row that stand for themselves */
+
+/* keep[c0 … c1), c1 the end of a unit: the slide2 mask with the largest sum of scores. */
+static void choose_slots(const obs_job *j, const lane_row *x, int64_t c0, int64_t c1, const int *ahead, lane_row *keep) {
+    lane_row s[UNIT];
+    for (int64_t c = c0; c < c1; c++) {
+        float u = j->U[(j->i1 + c) * j->cols + j->i1 + c], w = 1.0f / (u * u);
+        for (int l = 0; l < TT_LANES; l++) s[c - c0][l] = x[c][l] * x[c][l] * w;
+    }
+    tt__slide2_choose((const lane_row *)s, c1 - c0, ahead, keep + c0);
+}
+
+static int64_t unit_end(int64_t c, int64_t n) { return (c / UNIT + 1) * UNIT < n ? (c / UNIT + 1) * UNIT : n; }
+
+/* The rest of the unit is chosen, the next `slide2` columns of it are walked by that. */
+static void choose_step(const obs_job *j, tile_state *t, int64_t c, int64_t n) {
+    if (c % UNIT == 0) memset(t->ahead, 0, sizeof t->ahead);
+    choose_slots(j, (const lane_row *)t->x, c, unit_end(c, n), t->ahead, t->keep);
+    for (int64_t i = c; i < c + j->o->slide2 && i < n; i++)
+        for (int l = 0; l < TT_LANES; l++) t->ahead[l] += (int)t->keep[i][l] - (i % 2 ? 1 : 0);
+}
+
 static void choose_range(const obs_job *j, const lane_row *x, int64_t c0, int64_t c1, lane_row *keep) {
+    static const int level[TT_LANES];
+    if (j->o->slide2)
+        for (int64_t c = c0; c < c1; c += UNIT) choose_slots(j, x, c, unit_end(c, c1), level, keep);
+    if (j->o->slide2) return;
     int m = j->o->pattern.m;
     for (int64_t c = c0; c < c1; c += m) choose_n_of_m(j, x, c, c1 - c < m ? c1 - c : m, keep);
 }
@@ -79,7 +108,7 @@ static void weigh_columns(const obs_job *j, int64_t c0, int64_t c1, lane_row *ke
 static void fit_group(obs_job *j, tile_state *t, int64_t r0, int64_t c) {
     int64_t end = c + j->o->columns < j->i2 - j->i1 ? c + j->o->columns : j->i2 - j->i1;
     lane_row weight[MAX_BLOCK];
-    if (j->o->pattern.m) choose_range(j, (const lane_row *)t->x, c, end, weight);
+    if (chooses_on_the_way(j->o)) choose_range(j, (const lane_row *)t->x, c, end, weight);
     else if (j->keep) memcpy(weight + c, t->keep + c, (size_t)(end - c) * sizeof *weight);
     else
         for (int64_t i = c; i < end; i++)
@@ -126,17 +155,18 @@ static void walk_tile(void *arg, int64_t tile, int worker) {
     int m = j->o->pattern.m;
     t.fit_group = -1;
     tt__tile_load(j->W, j->cols, j->rows, r0, j->i1, n, t.x);
-    if (j->keep && !m) tt__tile_load_u8(j->keep, j->cols, j->rows, r0, j->i1, n, t.keep);
+    if (j->keep && !chooses_on_the_way(j->o)) tt__tile_load_u8(j->keep, j->cols, j->rows, r0, j->i1, n, t.keep);
     for (int64_t c = 0; c < n; c++) {
         float y[TT_LANES];
         if (m && c % m == 0) choose_n_of_m(j, (const lane_row *)t.x, c, n - c < m ? n - c : m, t.keep);
+        if (j->o->slide2 && c % j->o->slide2 == 0) choose_step(j, &t, c, n);
         if (j->o->grid.bits) ready_scale(j, &t, r0, c);
         decide_column(j, &t, c, y);
         push_error(j, &t, c, n, y);
     }
     tt__tile_store(j->W, j->cols, j->rows, r0, j->i1, n, (const lane_row *)t.x);
     tt__tile_store(j->E, j->o->block, j->rows, r0, 0, n, (const lane_row *)t.e);
-    if (m) tt__tile_store_u8(j->keep, j->cols, j->rows, r0, j->i1, n, (const lane_row *)t.keep);
+    if (chooses_on_the_way(j->o)) tt__tile_store_u8(j->keep, j->cols, j->rows, r0, j->i1, n, (const lane_row *)t.keep);
     if (j->codes) tt__tile_store_u8(j->codes, j->cols, j->rows, r0, j->i1, n, (const lane_row *)t.q);
 }
 
@@ -205,7 +235,7 @@ static void permute_u8(const obs_job *j, uint8_t *walked, uint8_t *column, bool 
 }
 
 static tt_status check_settings(const tt_obs *o, const tt_draft *d, const tt_stats *s, tt_err *err) {
-    bool prunes = o->sparsity > 0 || o->pattern.m;
+    bool prunes = o->sparsity > 0 || chooses_on_the_way(o);
     TT_FAIL_IF(!s || !s->hessian, err, TT_USAGE, "method needs calibration data|%s", d->name);
     TT_FAIL_IF(prunes && o->act_order, err, TT_USAGE, "pruning does not go with act_order|%s", d->name);
     TT_FAIL_IF(o->pattern.m && o->block % o->pattern.m, err, TT_USAGE, "pattern does not divide the block of columns|pattern|%d:%d|a divisor of %lld", o->pattern.n,
@@ -245,7 +275,7 @@ static tt_status prepare(tt_ctx *ctx, obs_job *j, const float *H, tt_err *err) {
     tt_draft *d = j->d;
     size_t n = (size_t)(j->rows * j->cols);
     double used;
-    bool prunes = o->sparsity > 0 || o->pattern.m;
+    bool prunes = o->sparsity > 0 || chooses_on_the_way(o);
     drop_dead_inputs(d, H);
     if (prunes) TT_TRY(tt__draft_prune(d, err));
     if (o->act_order) TT_TRY(make_order(j, H, err));
@@ -257,7 +287,7 @@ static tt_status prepare(tt_ctx *ctx, obs_job *j, const float *H, tt_err *err) {
         if (j->static_scales) TT_TRY(fit_original(ctx, j, err));
     }
     TT_TRY(tt__new(&j->E, (size_t)(j->rows * o->block), sizeof *j->E, "column errors", err));
-    j->choose_block = prunes && !o->pattern.m;
+    j->choose_block = prunes && !chooses_on_the_way(o);
     if (j->choose_block) {
         TT_TRY(tt__new(&j->score, (size_t)(j->rows * o->block), sizeof *j->score, "pruning scores", err));
         TT_TRY(tt__new(&j->block_keep, (size_t)(j->rows * o->block), 1, "a mask", err));

@@ -10,11 +10,18 @@ typedef struct tt_obs {
     double damp;
     double sparsity;              /* > 0 with pattern.m = 0: unstructured, per block of columns over all rows */
     tt_pattern pattern;           /* m > 0: N of M */
+    int64_t slide2;               /* > 0: a slide2 mask (slide2.c), chosen so many columns at a time: 8, 16, 32 or 64 */
     tt_grid grid;                 /* bits 0: no rounding */
     int64_t columns;              /* that share a scale; ≥ cols: the row */
     int group;                    /* as stored */
     bool static_groups, act_order;
 } tt_obs;
+
+/* The best slide2 mask of n columns (even, or the last of a row) up to the end of a unit, per lane: keep [n][lanes] is 0 or 1, and the
+ * sum of the kept scores (≥ 0) is largest. `ahead` [lanes], in: kept so far less half of the columns so far, -1, 0 or 1. */
+void tt__slide2_choose(const float (*score)[TT_LANES], int64_t n, const int *ahead, float (*keep)[TT_LANES]);
+/* Bits per weight of the operator slide2. */
+double tt__slide2_cost(int64_t rows, int64_t cols, int64_t group);
 
 /* Changes d in place: W, keep (when the walk prunes; a mask that is there already is kept to), codes and scales (when it rounds). */
 tt_status tt__obs(tt_ctx *ctx, const tt_obs *o, tt_draft *d, const tt_stats *s, tt_err *err);

@@ -22,7 +22,7 @@ static const tt_knob knobs[] = {
     {"damp", TT_KNOB_REAL, 0, 1, TT_LOG, NULL, "0.01", NULL, "share of the mean diagonal added to the Hessian; raised tenfold where that fails"},
     {"block", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "64|128|256", "128", NULL, "columns between two updates of the rest, and the stripe of an unstructured mask"},
     {"sequential", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", NULL, "within a block, collect inputs again after each compressed stage"},
-    {"format", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "auto|gguf|own", "auto", NULL, "storage: the sparse operator, or dense standard types with zeros in them (gguf)"},
+    {"format", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "auto|gguf|own", "auto", NULL, "storage: a sparse operator (2:4 with 4 bits: slide2), or dense standard types with zeros in them (gguf)"},
 };
 
 static tt_status applies(const tt_net *net, const tt_knobs *k, tt_err *err) {
@@ -61,6 +61,8 @@ static double cost_bits(const tt_knobs *k, int64_t rows, int64_t cols) {
     (void)rows;
     int bits = (int)tt__knob_i(k, "bits");
     if (!bits) return tt__prune_cost(k, cols);
+    if (bits == 4 && !strcmp(tt__knob_s(k, "pattern"), "2:4") && tt__knob_i(k, "group") >= 64 && strcmp(tt__knob_s(k, "format"), "gguf"))
+        return tt__slide2_cost(rows, cols, tt__knob_i(k, "group"));
     return tt__grid_cost(k, cols, bits, true, tt__prune_density(k), tt__knob_s(k, "format"));
 }
 
