@@ -19,6 +19,7 @@ static void fill_ref(tt_kernels *k) {
     tt__kernels_ref_codes(k);
     tt__kernels_ref_slide2(k);
     tt__kernels_ref_panel(k);
+    tt__kernels_ref_batch(k);
 }
 
 static void add_level(const char *name, const tt_kernels *table) {
@@ -54,6 +55,7 @@ static void add_machine_levels(tt_kernels *k) {
     tt__kernels_avx2_tiles(k);
     tt__kernels_avx2_decode(k);
     tt__kernels_avx2_rowdot(k);
+    tt__kernels_avx2_batch(k);
     tt__kernels_avx2_slide2(k);
     tt__kernels_avx2_panel(k);
     add_level("avx2", k);
@@ -67,6 +69,7 @@ static void add_machine_levels(tt_kernels *k) {
         k->isa = "avx512-vnni";
         tt__kernels_avx512_rowdot_vnni(k);
         tt__kernels_avx512_codes_vnni(k);
+        tt__kernels_avx512_batch_vnni(k);
         tt__kernels_avx512_slide2_vnni(k);
         tt__kernels_avx512_panel_vnni(k);
     }

@@ -10,12 +10,14 @@ void tt__kernels_ref_blocks(tt_kernels *k);
 void tt__kernels_ref_codes(tt_kernels *k);
 void tt__kernels_ref_slide2(tt_kernels *k);
 void tt__kernels_ref_panel(tt_kernels *k);
+void tt__kernels_ref_batch(tt_kernels *k);
 
 /* AVX2, FMA, F16C, BMI2, POPCNT */
 void tt__kernels_avx2_elementwise(tt_kernels *k);
 void tt__kernels_avx2_tiles(tt_kernels *k);
 void tt__kernels_avx2_decode(tt_kernels *k);
 void tt__kernels_avx2_rowdot(tt_kernels *k);
+void tt__kernels_avx2_batch(tt_kernels *k);
 void tt__kernels_avx2_slide2(tt_kernels *k);
 void tt__kernels_avx2_panel(tt_kernels *k);
 
@@ -28,6 +30,7 @@ void tt__kernels_avx512_panel(tt_kernels *k);
 /* and VNNI, VBMI, VBMI2 */
 void tt__kernels_avx512_rowdot_vnni(tt_kernels *k);
 void tt__kernels_avx512_codes_vnni(tt_kernels *k);
+void tt__kernels_avx512_batch_vnni(tt_kernels *k);
 void tt__kernels_avx512_slide2_vnni(tt_kernels *k);
 void tt__kernels_avx512_panel_vnni(tt_kernels *k);
 

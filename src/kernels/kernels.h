@@ -6,6 +6,7 @@
  */
 #ifndef TT_KERNELS_H
 #define TT_KERNELS_H
+#include "kernels/batch.h"
 #include "kernels/panel.h"
 #include "kernels/slide2.h"
 #include "trimtab/status.h"
@@ -19,6 +20,7 @@ typedef struct tt_q8 { int64_t T, n, n_pad, blocks; int8_t *q; float *d; int32_t
 typedef struct tt_kernels {
     const char *isa;                     /* "scalar", "avx2", "avx512-vnni" … */
     int mr, nr;                          /* tile of gemm_ukr: tokens x outputs */
+    int batch_tokens;                    /* tokens of a tile of batch_pack and panel_gemm */
     int bf16;                            /* has the bf16 tile: twice as fast as gemm_ukr where the machine multiplies bf16, else 0 */
 #define TT_KERNEL(ret, name, args) ret (*name) args;
 #include "kernels/kernels.inc"
