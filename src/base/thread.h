@@ -10,8 +10,10 @@ typedef void (*tt__tile_fn)(void *arg, int64_t tile, int worker);
 tt_status tt__pool_create(int threads, tt__pool **out, tt_err *err);   /* threads counts the caller; 1 makes no thread */
 void tt__pool_free(tt__pool *pool);
 int tt__pool_threads(const tt__pool *pool);
-/* Runs fn for tile 0 … tiles-1 and returns when all are done. Tiles are dealt from an atomic counter. Not reentrant: called
- * from inside a tile it runs the tiles on the spot. Never fails. */
+/* How many of them work at the same time: at first no more than there are usable cores. Tests ask for more. */
+void tt__pool_at_once(tt__pool *pool, int most);
+/* Runs fn for tile 0 … tiles-1 and returns when all are done. Every worker has a range of neighbouring tiles, and
+ * takes from the others' when its own is done. At most 2^32 - 1 tiles. Not reentrant: called from inside a tile it runs them on the spot. Never fails. */
 void tt__pool_run(tt__pool *pool, int64_t tiles, tt__tile_fn fn, void *arg);
 /* Cores this process may use: affinity mask and cgroup quota, at least 1. */
 int tt__cpus_usable(void);

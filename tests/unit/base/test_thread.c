@@ -21,6 +21,7 @@ TT_CASE(every_tile_runs_once) {
     for (int threads = 1; threads <= 8; threads++) {
         tt__pool *pool = NULL;
         TT_CHECK_OK(tt__pool_create(threads, &pool, &err));
+        tt__pool_at_once(pool, threads);
         TT_CHECK_EQ(tt__pool_threads(pool), threads);
         const int64_t sizes[] = {0, 1, 2, 3, 7, 8, 64, MOST, -5};
         for (int rep = 0; rep < 20; rep++)
@@ -49,6 +50,7 @@ TT_CASE(runs_order_plain_memory) {
         tt__pool *pool = NULL;
         int64_t data[16] = {0};
         TT_CHECK_OK(tt__pool_create(threads, &pool, &err));
+        tt__pool_at_once(pool, threads);
         for (int run = 1; run <= 2000; run++) {
             tt__pool_run(pool, 1 + run % 16, add_one, data);
             if (run % 500 == 0) usleep(2000);              /* long enough for the workers to park */
@@ -82,6 +84,7 @@ TT_CASE(nested_runs_stay_on_the_spot) {
     for (int threads = 1; threads <= 4; threads++) {
         tt__pool *pool = NULL;
         TT_CHECK_OK(tt__pool_create(threads, &pool, &err));
+        tt__pool_at_once(pool, threads);
         job j = {.pool = pool, .threads = threads};
         tt__pool_run(pool, 50, outer, &j);
         TT_CHECK_EQ(atomic_load(&j.sum), 50 * 45);
@@ -103,10 +106,49 @@ TT_CASE(the_caller_waits_for_slow_tiles) {
     tt__pool *pool = NULL;
     atomic_int n = 0;
     TT_CHECK_OK(tt__pool_create(3, &pool, &err));
+    tt__pool_at_once(pool, 3);
     for (int i = 1; i <= 10; i++) {
         tt__pool_run(pool, 4, slow, &n);
         TT_CHECK_EQ(atomic_load(&n), 4 * i);
     }
+    tt__pool_free(pool);
+}
+
+/* A tile that takes its worker's core away for long: the run waits for it, later ones go on without that worker and lose no tile. */
+typedef struct stall { atomic_int hits[64]; int64_t at; } stall;
+
+static void stalling(void *arg, int64_t tile, int worker) {
+    stall *s = arg;
+    if (tile == s->at && worker) usleep(3000);
+    atomic_fetch_add(&s->hits[tile], 1);
+}
+
+TT_CASE(runs_go_on_without_a_worker_that_stalls) {
+    tt_err err = {0};
+    for (int threads = 2; threads <= 5; threads++) {
+        tt__pool *pool = NULL;
+        stall s = {.at = 63};
+        TT_CHECK_OK(tt__pool_create(threads, &pool, &err));
+        tt__pool_at_once(pool, threads);
+        for (int run = 1; run <= 300; run++) {
+            tt__pool_run(pool, 64, stalling, &s);
+            for (int t = 0; t < 64; t++) TT_CHECK_EQ(atomic_load(&s.hits[t]), run);
+        }
+        tt__pool_free(pool);
+    }
+}
+
+TT_CASE(more_threads_than_cores) {
+    enum { THREADS = 64 };
+    tt_err err = {0};
+    tt__pool *pool = NULL;
+    int64_t data[200] = {0};
+    TT_CHECK_OK(tt__pool_create(THREADS, &pool, &err));
+    for (int most = 1; most <= 2 * THREADS; most *= 2) {
+        tt__pool_at_once(pool, most);
+        for (int run = 0; run < 50; run++) tt__pool_run(pool, 200, add_one, data);
+    }
+    for (int64_t t = 0; t < 200; t++) TT_CHECK_EQ(data[t], 8 * 50 * t);
     tt__pool_free(pool);
 }
 
@@ -125,7 +167,7 @@ TT_CASE(creation_fails_cleanly) {
     TT_CHECK_FAILS(TT_USAGE, tt__pool_create(100000, &pool, &err));
     TT_CHECK_EQ(tt_test_fault_loop(TT_FAULT_THREAD, TT_FAULT_ONCE, create_body, NULL), 4u);
     TT_CHECK_EQ(tt_test_fault_loop(TT_FAULT_THREAD, TT_FAULT_ON, create_body, NULL), 4u);
-    TT_CHECK_EQ(tt_test_fault_loop(TT_FAULT_ALLOC, TT_FAULT_ONCE, create_body, NULL), 3u);
+    TT_CHECK_EQ(tt_test_fault_loop(TT_FAULT_ALLOC, TT_FAULT_ONCE, create_body, NULL), 6u);
 }
 
 static int quota(const char *groups, const char *folder, const char *file, const char *text, const char *file2, const char *text2) {
