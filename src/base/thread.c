@@ -62,7 +62,7 @@ struct tt__pool {
     int *taking;                                   /* [threads] workers that have a range in this run */
     int threads, started;
     int at_once;                                   /* that take part in a run, the caller included */
-    bool may_spin;
+    atomic_bool may_spin;
     uint64_t caller_spin_ns;
     struct worker { tt__pool *pool; pthread_t thread; int index; } *workers;
     _Alignas(LINE) atomic_uint done;               /* tiles that workers finished in this run; futex of the parked caller */
@@ -137,7 +137,7 @@ static int64_t work_off(tt__pool *pool, int worker) {
 }
 
 static void wait_for_bell(tt__pool *pool, slot *s, unsigned seen, uint64_t *spin_ns) {
-    if (pool->may_spin && spin_until_moved(&s->bell, seen, spin_ns)) return;
+    if (atomic_load_explicit(&pool->may_spin, memory_order_relaxed) && spin_until_moved(&s->bell, seen, spin_ns)) return;
     atomic_store(&s->parked, true);
     atomic_fetch_add(&pool->parked, 1);
     while (atomic_load(&s->bell) == seen) futex_wait(&s->bell, seen);
@@ -219,7 +219,7 @@ static void wait_for_end(tt__pool *pool, int64_t theirs, uint64_t start, int n) 
     bool stalled = false;
     uint64_t from = 0;
     while (seen != target) {
-        const bool moved = pool->may_spin && spin_until_moved(&pool->done, seen, &pool->caller_spin_ns);
+        const bool moved = atomic_load_explicit(&pool->may_spin, memory_order_relaxed) && spin_until_moved(&pool->done, seen, &pool->caller_spin_ns);
         if (!moved) {
             const uint64_t now = now_ns();
             if (!from) from = now;
@@ -260,7 +260,7 @@ void tt__pool_run(tt__pool *pool, int64_t tiles, tt__tile_fn fn, void *arg) {
 
 void tt__pool_at_once(tt__pool *pool, int most) {
     pool->at_once = most < pool->threads ? most : pool->threads;
-    pool->may_spin = pool->at_once <= tt__cpus_usable();
+    atomic_store_explicit(&pool->may_spin, pool->at_once <= tt__cpus_usable(), memory_order_relaxed);
 }
 
 int tt__pool_threads(const tt__pool *pool) { return pool->threads; }
