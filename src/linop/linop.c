@@ -1,9 +1,10 @@
 /* What all operators share: the table of representations, prepared activations, makers of standard types, and the choice of a path.
  *
  *     y = x W^T   few rows, fast   rowdot of the representation on activations rounded to 8 bits, rows of W dealt in tiles
+ *                 many, fast       batch of the representation, if it has one: integer products of tiles of rows
  *                 otherwise        gemm.h over decode(): a panel at a time, W is never dense in memory
  *
- * A row of W is always summed by one worker, so neither path depends on the thread count.
+ * An output is always summed by one worker, so no path depends on the thread count.
  */
 #include "linop/linop.h"
 
@@ -31,18 +32,24 @@ void tt__linop_free(tt_linop *op) {
 
 static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 
-/* Workspace: q int8 [T, n_pad] | d f32 [T, blocks] | sum i32 [T, blocks] | tt_unrolled, its table and scales, each from a 64-byte boundary. */
+/* Workspace of many rows: tt_batch and its parts. Of few: q int8 [T, n_pad] | d f32 [T, blocks] | sum i32 [T, blocks] | tt_unrolled, its table and scales, each from a 64-byte boundary. */
 size_t tt__act_bytes(int64_t T, int64_t n) {
     size_t t = (size_t)(T < MAX_ROWDOT_T ? T : MAX_ROWDOT_T), blocks = (size_t)(n + 63) / 64 * 2;
+    size_t many = T > MAX_ROWDOT_T ? align64(sizeof(tt_batch)) + tt__batch_bytes(T, n) + 64 : 0;
     size_t unrolled = align64(sizeof(tt_unrolled)) + t * (blocks / 2) * TT_SLIDE2_TABLE + align64(t * (blocks / 2) * sizeof(float));
-    return align64(t * blocks * 32) + 2 * align64(t * blocks * sizeof(float)) + unrolled + 64;
+    size_t few = align64(t * blocks * 32) + 2 * align64(t * blocks * sizeof(float)) + unrolled + 64;
+    return few > many ? few : many;
 }
 
 void tt__act_prepare(tt_ctx *ctx, tt_act *act, const float *x, int64_t ldx, int64_t T, int64_t n, bool fast, void *ws) {
     *act = (tt_act){.x = x, .ldx = ldx, .T = T, .n = n, .fast = fast};
-    if (!fast || T > MAX_ROWDOT_T || !ws) return;
+    if (!fast || !ws) return;
     int64_t written = (n + 31) / 32, blocks = (n + 63) / 64 * 2;
     uint8_t *p = (uint8_t *)(((uintptr_t)ws + 63) & ~(uintptr_t)63);
+    if (T > MAX_ROWDOT_T) {
+        act->batch = memset(p, 0, sizeof(tt_batch));
+        return;
+    }
     tt_q8 *q = &act->q8;
     q->T = T, q->n = n, q->n_pad = 32 * blocks, q->blocks = blocks;
     q->q = (int8_t *)p;
@@ -249,8 +256,47 @@ static bool use_rowdot(const tt_linop *op, const tt_act *act) {
     return op->v->rowdot && act->T <= MAX_ROWDOT_T && (act->q8.q || op->v == &tt__linop_v_dense);
 }
 
+/* ---- many rows ---- */
+
+typedef struct pack_job { const tt_kernels *k; const tt_act *act; } pack_job;
+
+static void pack_tile(void *arg, int64_t tile, int worker) {
+    (void)worker;
+    const pack_job *j = arg;
+    j->k->batch_pack(j->act->x, j->act->ldx, j->act->batch, tile);
+}
+
+/* Once for all operators that read the activation. */
+static void pack_batch(tt_ctx *ctx, const tt_act *act) {
+    if (act->batch->tiles) return;
+    tt__batch_init(act->batch, ctx->k->batch_tokens, act->T, act->n, (uint8_t *)act->batch + align64(sizeof(tt_batch)));
+    tt__parallel(ctx, act->batch->tiles, pack_tile, &(pack_job){ctx->k, act});
+}
+
+/* A piece of work: the activations of some tiles, which stay near, against rows of W. */
+enum { BATCH_ROWS = 128, BATCH_TILES = 8 };
+typedef struct batch_job { tt_ctx *ctx; const tt_linop *op; const tt_batch *x; float *Y; int64_t ldy, row_blocks; } batch_job;
+
+static void batch_piece(void *arg, int64_t piece, int worker) {
+    (void)worker;
+    const batch_job *j = arg;
+    const int64_t tile0 = piece / j->row_blocks * BATCH_TILES, tile1 = tile0 + BATCH_TILES < j->x->tiles ? tile0 + BATCH_TILES : j->x->tiles;
+    const int64_t r0 = piece % j->row_blocks * BATCH_ROWS, r1 = r0 + BATCH_ROWS < j->op->rows ? r0 + BATCH_ROWS : j->op->rows;
+    j->op->v->batch(j->ctx, j->op, j->x, tile0, tile1, r0, r1, j->Y, j->ldy);
+}
+
+static void apply_batch(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *Y, int64_t ldy) {
+    pack_batch(ctx, act);
+    batch_job job = {ctx, op, act->batch, Y, ldy, (op->rows + BATCH_ROWS - 1) / BATCH_ROWS};
+    tt__parallel(ctx, (act->batch->tiles + BATCH_TILES - 1) / BATCH_TILES * job.row_blocks, batch_piece, &job);
+}
+
 void tt__linop_apply(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *Y, int64_t ldy) {
     assert(act->n == op->cols);
+    if (op->v->batch && act->batch) {
+        apply_batch(ctx, op, act, Y, ldy);
+        return;
+    }
     if (use_rowdot(op, act)) {
         if (op->v->prepare && act->unrolled) op->v->prepare(ctx, act);
         rowdot_job job = {ctx, op, act, Y, ldy, op->rows <= 4096 ? 32 : 128};

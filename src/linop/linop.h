@@ -20,6 +20,7 @@ typedef struct tt_act {
     bool fast;                          /* integer path allowed */
     tt_q8 q8;                           /* filled when fast and T is small (tt__act_prepare) */
     tt_unrolled *unrolled;              /* room for it then; T is 0 until an operator asks (slide2's prepare) */
+    tt_batch *batch;                    /* when fast and T is large: empty until an operator asks (tt__linop_apply) */
 } tt_act;
 /* Bytes of workspace for T rows of n. */
 size_t tt__act_bytes(int64_t T, int64_t n);
@@ -34,6 +35,8 @@ typedef struct tt_linop_vtable {
     void (*decode)(const tt_linop *op, int64_t r0, int64_t r1, int64_t c0, int64_t c1, float *out, int64_t ld);
     /* Y[t, r0…r1) for T ≤ 8 rows of a fast activation, or NULL: no integer path */
     void (*rowdot)(tt_ctx *ctx, const tt_linop *op, const tt_act *act, int64_t r0, int64_t r1, float *Y, int64_t ldy);
+    /* Y[t, r0…r1) of tiles tile0 … tile1 of many rows rounded to 8 bits (kernels/batch.h), r0 a multiple of 16; NULL: they go by decode */
+    void (*batch)(tt_ctx *ctx, const tt_linop *op, const tt_batch *x, int64_t tile0, int64_t tile1, int64_t r0, int64_t r1, float *Y, int64_t ldy);
     /* what rowdot needs of a fast activation beyond q8; called before each rowdot's parallel region, by one thread; NULL: nothing */
     void (*prepare)(tt_ctx *ctx, const tt_act *act);
     /* state as byte segments; returns their number (≤ 8) */
