@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Compress, then prompt: the evidence. Three levels of damage, both losses, three seeds for one level, three texts, all on the same target tokens.
 
-  evidence.py WORK_DIR [--only PATTERN] [--steps 200] [--windows 200] [--report]
+  evidence.py WORK_DIR [--only PATTERN] [--steps 200] [--windows 200] [--report | --tables]
 
 Every step is one run of build/trimtab and is skipped when its result is there: stop it at any time, repeat it to go on. --report only prints the CSV
-(docs/results/compress-then-prompt.csv) and the tables from what is finished. Needs tools/demo_texts.py's packages. Nothing is estimated.
+(docs/results/compress-then-prompt.csv) of what is finished, --tables the same as the tables of docs/results/compress-then-prompt.md. Needs tools/demo_texts.py's packages. Nothing is estimated.
 """
 import argparse
 import csv
@@ -42,7 +42,7 @@ class Work:
         return os.path.join(self.dir, *parts)
 
     def wanted(self, name):
-        return not self.a.report and re.search(self.a.only, name)
+        return not (self.a.report or self.a.tables) and re.search(self.a.only, name)
 
     def compress(self, level):
         out = self.path(level + ".gguf")
@@ -107,10 +107,13 @@ def work_through(w):
                     w.measure(f"dense+{loss}", MODEL, w.tune(f"tab-dense-{loss}", MODEL, loss, 1))
 
 
-def report(w):
-    out = csv.writer(sys.stdout)
-    out.writerow(["text", "level", "row", "loss", "perplexity", "tokens", "documents", "to_compressed", "low", "high", "share_of_damage", "repair_share"])
-    tables = []
+FIELDS = ("text", "level", "row", "loss", "perplexity", "tokens", "documents", "to_compressed", "low", "high", "share_of_damage", "repair_share")
+
+
+def rows(w):
+    """One dict of FIELDS per measured row, all as text. share_of_damage: how much of (compressed - dense) is gone; repair_share: the same counted to
+    dense + its own tab of the same loss, so that what the tab gives the dense model as well does not count."""
+    found = []
     for level in LEVELS:
         for text in TEXTS:
             names = ["dense", "dense+kl", "dense+ce"] + [r[0] for r in rows_of(level)]
@@ -125,9 +128,49 @@ def report(w):
                 repair = "" if n.startswith("dense") or not own else f"{1 - (r['nll'] - own['nll']) / damage:.3f}"
                 row = [text, level, n, f"{r['nll']:.4f}", f"{r['perplexity']:.3f}", r["tokens"], r["documents"], f"{p['diff']:+.4f}", f"{p['low']:+.4f}", f"{p['high']:+.4f}",
                        f"{-p['diff'] / damage:.3f}", repair]
-                out.writerow(row)
-                tables.append(row)
-    return tables
+                found.append(dict(zip(FIELDS, map(str, row))))
+    return found
+
+
+def report(w):
+    out = csv.DictWriter(sys.stdout, FIELDS)
+    out.writeheader()
+    out.writerows(rows(w))
+
+
+def name_of(r):
+    if r["row"] == r["level"]:
+        return "compressed"
+    base, tab = (r["row"].split("+") + [""])[:2]
+    tab, _, seed = tab.partition("-s")
+    tabs = {"kl": "KL tab", "ce": "next-token tab", "untrained": "untrained tab", "": ""}
+    return ("dense" if base == "dense" else "compressed") + (" + " + tabs[tab] if tab else "") + (f", seed {seed}" if seed else "")
+
+
+def percent(x):
+    return f"{100 * float(x):.0f} %" if x else ""
+
+
+def tables(w):
+    found = rows(w)
+    for level, (title, recipe) in LEVELS.items():
+        print(f"## {title}\n\n`{recipe}`\n")
+        for text in TEXTS:
+            mine = [r for r in found if r["level"] == level and r["text"] == text]
+            if not mine:
+                continue
+            print(f"{text}: {mine[0]['tokens']} target tokens of {mine[0]['documents']} documents\n")
+            print("| row | loss | perplexity | to compressed | 95 % interval | of the damage | repair |\n|---|---|---|---|---|---|---|")
+            for r in mine:
+                same = r["row"] == level
+                print(f"| {name_of(r)} | {r['loss']} | {float(r['perplexity']):.2f} | " + ("| | | |" if same else
+                      f"{r['to_compressed']} | [{r['low']}, {r['high']}] | {'' if r['row'].startswith('dense') else percent(r['share_of_damage'])} | {percent(r['repair_share'])} |"))
+            print()
+    print("## Did they level off?\n\nValidation loss of each tab as it learned (its own loss on 16 windows of its kind of text).\n")
+    for row in sorted(d for d in os.listdir(w.dir) if d.startswith("tab-") and os.path.exists(w.path(d, "trimtab.json"))):
+        curve = json.load(open(w.path(row, "trimtab.json"), encoding="utf-8")).get("curve", [])
+        if len(curve) > 1:
+            print(f"- {row[4:]}: " + ", ".join(f"{p['valid']:.3f} ({p['step']})" for p in curve))
 
 
 def main():
@@ -137,10 +180,11 @@ def main():
     p.add_argument("--steps", type=int, default=200)
     p.add_argument("--windows", type=int, default=200)
     p.add_argument("--report", action="store_true")
+    p.add_argument("--tables", action="store_true")
     w = Work(p.parse_args())
-    if not w.a.report:
+    if not (w.a.report or w.a.tables):
         work_through(w)
-    report(w)
+    tables(w) if w.a.tables else report(w)
 
 
 main()
