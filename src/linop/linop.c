@@ -304,11 +304,14 @@ void tt__linop_apply(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *
         return;
     }
     tt_wsrc w = tt__linop_wsrc(op);
+    w.bf16 = act->bf16;
     tt__gemm_w(ctx, &w, act->x, act->ldx, act->T, Y, ldy, false);
 }
 
-void tt__linop_apply_t(tt_ctx *ctx, const tt_linop *op, const float *G, int64_t ldg, int64_t T, float *dX, int64_t lddx, bool accumulate) {
+void tt__linop_apply_t(tt_ctx *ctx, const tt_linop *op, const float *G, int64_t ldg, int64_t T, float *dX, int64_t lddx, bool accumulate,
+                       bool bf16) {
     tt_wsrc w = tt__linop_wsrc(op);
+    w.bf16 = bf16;
     tt__gemm_wt(ctx, &w, G, ldg, T, dX, lddx, accumulate);
 }
 

@@ -18,6 +18,7 @@ typedef struct tt_act {
     const float *x; int64_t ldx;       /* [T, n] */
     int64_t T, n;
     bool fast;                          /* integer path allowed */
+    bool bf16;                          /* batches may round both factors to bf16 (tt_wsrc); set by the caller after tt__act_prepare */
     tt_q8 q8;                           /* filled when fast and T is small (tt__act_prepare) */
     tt_unrolled *unrolled;              /* room for it then; T is 0 until an operator asks (slide2's prepare) */
     tt_batch *batch;                    /* when fast and T is large: empty until an operator asks (tt__linop_apply) */
@@ -95,6 +96,6 @@ tt_wsrc tt__linop_wsrc(const tt_linop *op);
 void tt__linop_rows(const tt_linop *op, int64_t r0, int64_t r1, float *out);    /* [r1-r0, cols], embedding look-ups too */
 /* Y [T, rows] = x W^T, by the path that fits T and act->fast.  dX [T, cols] = (or +=) G W. Scratch must be reserved. */
 void tt__linop_apply(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *Y, int64_t ldy);
-void tt__linop_apply_t(tt_ctx *ctx, const tt_linop *op, const float *G, int64_t ldg, int64_t T, float *dX, int64_t lddx, bool accumulate);
+void tt__linop_apply_t(tt_ctx *ctx, const tt_linop *op, const float *G, int64_t ldg, int64_t T, float *dX, int64_t lddx, bool accumulate, bool bf16);
 size_t tt__linop_scratch(tt_ctx *ctx, const tt_linop *op);
 #endif

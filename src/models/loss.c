@@ -141,9 +141,10 @@ static void scatter_rows(const void *arg, int64_t r0, int64_t r1) {
         a->r->ctx->k->rmsnorm_bwd_f32(a->dX + a->row[i] * d, a->X + a->row[i] * d, a->r->vecs[a->r->net->output_norm], a->d + i * d, a->r->net->hp.rms_eps, d);
 }
 
-static void logits_of(tt_ctx *ctx, const tt_linop *head, const float *H, int64_t n, float *z) {
+static void logits_of(tt_ctx *ctx, const tt_linop *head, const float *H, int64_t n, bool bf16, float *z) {
     tt_act act;
     tt__act_prepare(ctx, &act, H, head->cols, n, head->cols, false, NULL);
+    act.bf16 = bf16;
     tt__linop_apply(ctx, head, &act, z, head->rows);
 }
 
@@ -153,14 +154,14 @@ static void head_chunk(tt_runner *r, head_job *j, int64_t at, int64_t n, double 
     bool kl = j->spec->kind == TT_LOSS_KL;
     gather_args g = {r, j->X, r->target_rows + at, r->rows_x, j->dX, r->rows_d};
     tt__over_rows(r->ctx, n, d, gather_rows, &g);
-    logits_of(r->ctx, head, r->rows_x, n, r->logits);
-    if (kl) logits_of(r->ctx, j->spec->teacher_head, j->spec->teacher_H + at * j->spec->teacher_head->cols, n, r->teacher_logits);
+    logits_of(r->ctx, head, r->rows_x, n, r->bf16, r->logits);
+    if (kl) logits_of(r->ctx, j->spec->teacher_head, j->spec->teacher_H + at * j->spec->teacher_head->cols, n, r->bf16, r->teacher_logits);
     chunk c = {r->ctx->k, r->logits, kl ? r->teacher_logits : NULL, r->target_rows + at, j->spec->target, j->row_loss, loss, j->vocab,
                j->dX ? (float)(1 / (double)j->targets) : 0};
     tt__parallel(r->ctx, n, loss_row, &c);
     for (int64_t i = 0; i < n; i++) j->sum += loss[i];
     if (!j->dX) return;
-    tt__linop_apply_t(r->ctx, head, r->logits, j->vocab, n, r->rows_d, d, false);
+    tt__linop_apply_t(r->ctx, head, r->logits, j->vocab, n, r->rows_d, d, false, r->bf16);
     tt__over_rows(r->ctx, n, d, scatter_rows, &g);
 }
 

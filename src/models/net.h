@@ -96,6 +96,8 @@ void tt__runner_free(tt_runner *r);
 uint64_t tt__runner_bytes(const tt_runner *r);
 /* What the first tt__run_loss of a runner made with `backward` will add: layer inputs, kept values, logits of a chunk. */
 uint64_t tt__runner_loss_bytes(const tt_runner *r, bool kl);
+/* Batches multiply in bf16 from here on, or in f32 again, where the machine has both (gemm.h). A new runner multiplies in f32. */
+void tt__runner_set_bf16(tt_runner *r, bool bf16);
 /* Replaces the operator of a weight for this runner only (calibration); lent; NULL restores the net's. */
 void tt__runner_set_op(tt_runner *r, size_t weight, const tt_linop *op);
 

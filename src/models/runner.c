@@ -85,6 +85,8 @@ void tt__runner_free(tt_runner *r) {
 
 uint64_t tt__runner_bytes(const tt_runner *r) { return r->bytes; }
 
+void tt__runner_set_bf16(tt_runner *r, bool bf16) { r->bf16 = bf16; }
+
 void tt__runner_set_op(tt_runner *r, size_t weight, const tt_linop *op) {
     const tt_weight *w = &r->net->weights[weight];
     assert(weight < r->net->n_weights && w->op && (!op || (op->rows == w->rows && op->cols == w->cols)));
@@ -102,7 +104,7 @@ tt_status tt__runner_ready(tt_runner *r, int64_t T, int64_t P, int64_t N, tt_err
 
 tt_env tt__runner_env(const tt_runner *r, int layer, int64_t P_rows, int64_t S, int64_t T, int64_t pos0) {
     size_t first = r->net->layer_first[layer];
-    return (tt_env){.rows = P_rows + S * T, .S = S, .T = T, .P_rows = P_rows, .pos0 = pos0, .fast = r->o.fast, .ops = r->ops + first, .vecs = r->vecs + first};
+    return (tt_env){.rows = P_rows + S * T, .S = S, .T = T, .P_rows = P_rows, .pos0 = pos0, .fast = r->o.fast, .bf16 = r->bf16, .ops = r->ops + first, .vecs = r->vecs + first};
 }
 
 tt_status tt__runner_layer(tt_runner *r, const tt_env *env, float *x, float *y, void *kept, tt_err *err) {

@@ -7,6 +7,7 @@ struct tt_runner {
     tt_ctx *ctx;
     const tt_net *net;
     tt_runner_options o;
+    bool bf16;                    /* tt__runner_set_bf16 */
     tt_graph *block;              /* x → y, one recording for all layers */
     void *workspace;
     void *head_ws;                /* prepared activation of the head */

@@ -115,11 +115,21 @@ void tt__g_grad_add(tt_graph *g, tt_val forward, tt_val d) {
     if (tt__g_node(g, 1, &n) >= 0) g->grad[forward] = n.out[0];
 }
 
+static bool is_spare(const tt_graph *g, tt_val v) {
+    for (int32_t i = 0; i < g->n_nodes[0]; i++) {
+        const tt_node *n = &g->nodes[0][i];
+        for (int j = 0; j < n->n_in; j++)
+            if (n->in[j] == v && n->op->spare >> j & 1) return true;
+    }
+    return false;
+}
+
 /* The keep policy: may this forward value, which backward reads, be stored? */
 static bool keepable(const tt_graph *g, tt_val v, tt_keep keep) {
     const tt_value *val = &g->vals[v];
     if (val->kind != TT_VAL_ROWS || val->bound || keep == TT_KEEP_BOUNDARY) return false;
     if (keep == TT_KEEP_ALL) return true;
+    if (keep == TT_KEEP_MOST) return !is_spare(g, v);
     for (int32_t i = 0; i < g->n_nodes[0]; i++) {
         const tt_node *n = &g->nodes[0][i];
         if (!n->op->keep) continue;

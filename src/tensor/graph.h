@@ -35,11 +35,14 @@ typedef struct tt_env {
     int64_t pos0;                            /* position of the first new row of each sequence (tab and past included) */
     const tt_kvview *kv;                     /* past and cached prefix, or NULL; never together with P_rows */
     bool fast;
+    bool bf16;                               /* batches may multiply in bf16 (linop.h) */
     const tt_linop *const *ops;              /* weight slots → operators (so that calibration can swap one) */
     const float *const *vecs;                /* weight slots → vectors (norm gains) */
 } tt_env;
 
-typedef enum tt_keep { TT_KEEP_BOUNDARY, TT_KEEP_ATTENTION, TT_KEEP_ALL } tt_keep;
+/* What is stored for backward. Nothing; what attention reads and writes; all but the inputs that an op calls spare (the up projection of
+ * a gated layer); all that backward reads. The rest is computed again, so the policy changes no bit of a result. */
+typedef enum tt_keep { TT_KEEP_BOUNDARY, TT_KEEP_ATTENTION, TT_KEEP_MOST, TT_KEEP_ALL } tt_keep;
 
 tt_status tt__graph_create(tt_ctx *ctx, tt_graph **out, tt_err *err);
 void tt__graph_free(tt_graph *g);

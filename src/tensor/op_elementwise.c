@@ -41,7 +41,7 @@ static void silu_backward(const tt_run *r, const tt_node *n, int count) {
 
 static double silu_macs(const tt_graph *g, const tt_node *n, const tt_env *env) { return 4.0 * (double)env->rows * (double)g->vals[n->out[0]].cols; }
 
-const tt_op tt__op_silu_mul = {.name = "silu_mul", .in_place = 3, .forward = silu_forward, .gradient = silu_gradient, .backward = silu_backward,
+const tt_op tt__op_silu_mul = {.name = "silu_mul", .in_place = 3, .spare = 2, .forward = silu_forward, .gradient = silu_gradient, .backward = silu_backward,
                                .macs = silu_macs};
 
 tt_val tt__g_silu_mul(tt_graph *g, tt_val gate, tt_val up) {

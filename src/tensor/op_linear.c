@@ -13,6 +13,7 @@ static void prep_forward(const tt_run *r, const tt_node *n, int count) {
     tt_mat x = tt__run_mat(r, n->in[0]);
     const tt_value *root = &r->g->vals[n->out[0]];
     tt__act_prepare(r->ctx, tt__run_act(r, n->out[0]), x.x, x.ld, tt__run_rows(r), x.cols, r->env->fast, r->ws + root->offset);
+    tt__run_act(r, n->out[0])->bf16 = r->env->bf16;
 }
 
 static void prep_gradient(tt_graph *g, const tt_node *n) { tt__g_grad_add(g, n->in[0], tt__g_grad(g, n->out[0])); }
@@ -87,7 +88,7 @@ static void backward(const tt_run *r, const tt_node *n, int count) {
         tt_mat acc = tt__run_mat(r, n->in[1]);
         if (acc.x != dx.x) copy_rows(dx, acc, tt__run_rows(r));
     }
-    tt__linop_apply_t(r->ctx, r->env->ops[n->p.slot], dy.x, dy.ld, tt__run_rows(r), dx.x, dx.ld, accumulate);
+    tt__linop_apply_t(r->ctx, r->env->ops[n->p.slot], dy.x, dy.ld, tt__run_rows(r), dx.x, dx.ld, accumulate, r->env->bf16);
 }
 
 static double macs(const tt_graph *g, const tt_node *n, const tt_env *env) {

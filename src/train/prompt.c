@@ -27,7 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { STATE_VERSION = 1, MAX_HALVINGS = 3, FREQUENT = 5000, ARRAYS = 7, HEAD_BYTES = 48, SHA_BYTES = 32, MAX_CURVE = 1 << 20 };
+enum { STATE_VERSION = 2, MAX_HALVINGS = 3, FREQUENT = 5000, ARRAYS = 7, HEAD_BYTES = 48, SHA_BYTES = 32, MAX_CURVE = 1 << 20 };
 
 /* Counters of a run, stored as they lie here: 8-byte members only, so there is no padding. */
 typedef struct counters {
@@ -165,7 +165,7 @@ static tt_status first_tab(trainer *t, tt_err *err) {
 /* The fullest keep policy within max_ram; the teacher's runner and the buffers count. */
 static tt_status open_runners(trainer *t, tt_err *err) {
     static const char *const names[] = {[TT_KEEP_BOUNDARY] = "block inputs", [TT_KEEP_ATTENTION] = "block inputs and attention",
-        [TT_KEEP_ALL] = "all activations"};
+        [TT_KEEP_MOST] = "all activations but one of a gate's",        [TT_KEEP_ALL] = "all activations"};
     int64_t tokens = t->o->batch * t->o->length, rows = t->P + tokens, dt = t->kl ? t->job->teacher->hp.n_embd : 0;
     uint64_t others = (uint64_t)(2 * rows * t->d + tokens * dt + ARRAYS * t->n) * sizeof(float);
     if (t->kl) {
@@ -204,13 +204,16 @@ static void drop_last_rows(float *H, int64_t S, int64_t T, int64_t d) {
     for (int64_t s = 1; s < S; s++) memmove(H + s * (T - 1) * d, H + s * T * d, (size_t)((T - 1) * d) * sizeof *H);
 }
 
-/* Mean loss of S windows lying in ids; with `gradient` also dX, whose first P rows are dE. */
+/* Mean loss of S windows lying in ids; with `gradient` also dX, whose first P rows are dE. Only steps may round to bf16: a validation is
+ * always f32, as serving is. */
 static tt_status batch_loss(trainer *t, int64_t S, bool gradient, double *loss, tt_err *err) {
     int64_t T = t->o->length;
     tt_loss spec = {.kind = t->kl ? TT_LOSS_KL : TT_LOSS_CE, .target = t->target};
     for (int64_t i = 0; i < t->P; i++) t->target[i] = -1;
     for (int64_t i = 0; i < S * T; i++) t->target[t->P + i] = i % T == T - 1 ? -1 : t->ids[i + 1];
+    tt__runner_set_bf16(t->student, t->o->bf16 && gradient);
     if (t->kl) {
+        tt__runner_set_bf16(t->teacher, t->o->bf16 && gradient);
         TT_TRY(tt__run_hidden(t->teacher, S, T, t->ids, t->H, err));
         drop_last_rows(t->H, S, T, t->job->teacher->hp.n_embd);
         spec.teacher_H = t->H;
@@ -260,7 +263,7 @@ static void hash_tokens(tt__sha256 *s, const tt_tokens *t) {
 /* What the bytes of the result depend on: instruction set, models, recipe, texts, seed, budget. */
 static void take_fingerprint(trainer *t) {
     tt__sha256 s;
-    int64_t shape[2] = {t->P, t->d};
+    int64_t shape[2] = {t->P, t->d}, bf16 = t->o->bf16 && t->ctx->k->bf16;
     double time = t->o->time;
     tt__sha256_init(&s);
     hash_text(&s, t->ctx->k->isa);
@@ -271,6 +274,7 @@ static void take_fingerprint(trainer *t) {
     hash_tokens(&s, t->job->valid);
     tt__sha256_update(&s, &t->job->seed, sizeof t->job->seed);
     tt__sha256_update(&s, shape, sizeof shape);
+    tt__sha256_update(&s, &bf16, sizeof bf16);
     tt__sha256_update(&s, &time, sizeof time);
     tt__sha256_final(&s, t->fingerprint);
 }

@@ -8,6 +8,7 @@ typedef enum tt_prompt_init { TT_PROMPT_VOCAB, TT_PROMPT_TEXT, TT_PROMPT_RANDOM 
 typedef struct tt_prompt_options {
     int64_t tokens, steps;           /* steps = 0 writes the untrained tab */
     bool kl;                         /* KL(teacher ‖ student) instead of next-token cross-entropy */
+    bool bf16;                       /* steps multiply in bf16 with f32 sums, where the machine does */
     double time;                     /* seconds: replaces `steps`; 0: none */
     int64_t batch, length, warmup, valid_every, valid_windows;
     double lr, clip, beta1, beta2, decay;

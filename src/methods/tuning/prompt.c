@@ -34,6 +34,7 @@ static tt_prompt_init init_of(const char *s) { return !strcmp(s, "text") ? TT_PR
 static tt_status train(tt_ctx *ctx, const tt_knobs *k, tt_train_job *job, tt_err *err) {
     tt_prompt_options o = {
         .tokens = tt__knob_i(k, "tokens"), .steps = tt__knob_i(k, "steps"), .kl = !strcmp(tt__knob_s(k, "loss"), "kl"),
+        .bf16 = !strcmp(tt__knob_s(k, "precision"), "bf16"),
         .time = job->time > 0 ? job->time : tt__knob_f(k, "time"),
         .batch = tt__knob_i(k, "batch"), .length = tt__knob_i(k, "length"), .warmup = tt__knob_i(k, "warmup"),
         .valid_every = tt__knob_i(k, "valid_every"), .valid_windows = tt__knob_i(k, "valid_windows"),
@@ -52,6 +53,8 @@ static const tt_knob knobs[] = {
         "time budget, turned into a number of steps once (replaces steps); 0: none"},
     {"batch", TT_KNOB_INT, 1, 1024, TT_LOG, NULL, "2", "steps>0", "windows of a step"},
     {"length", TT_KNOB_INT, 8, 65536, TT_LOG, NULL, "256", "steps>0", "tokens of a window"},
+    {"precision", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "f32|bf16", "f32", "steps>0",
+        "factors of the products of a step: f32, or rounded to bf16 where the machine multiplies them; sums and validation are f32"},
     {"lr", TT_KNOB_REAL, 1e-7, 10, TT_LOG, NULL, "8e-3", "steps>0", "learning rate, falling linearly to 0"},
     {"warmup", TT_KNOB_INT, 0, 100000, TT_LINEAR, NULL, "0", "steps>0", "steps over which the rate rises"},
     {"clip", TT_KNOB_REAL, 0, 1e9, TT_LOG, NULL, "1", "steps>0", "largest norm of a gradient; 0: no limit"},

@@ -73,7 +73,7 @@ static void check_products(tt_ctx *ctx, const tt_linop *op, int64_t T, bool fast
     TT_CHECK_OK(tt__scratch_reserve(ctx, tt__linop_scratch(ctx, op), &err));
     tt__act_prepare(ctx, &act, X, n, T, n, fast, ws);
     tt__linop_apply(ctx, op, &act, Y, m);
-    tt__linop_apply_t(ctx, op, G, m, T, dX, n, false);
+    tt__linop_apply_t(ctx, op, G, m, T, dX, n, false, false);
     tt_test_note("%s, T %lld, fast %d", op->v->name, (long long)T, fast);
     for (int64_t t = 0; t < T; t++) {
         for (int64_t r = 0; r < m; r++) {
