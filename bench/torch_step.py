@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """A soft-prompt step with PyTorch and PEFT, for comparison: f32, SDPA, batch B x (K + T). Time and peak memory as JSON.
-Needs torch, transformers and peft in the environment.   torch_step.py HF_DIR TEXT [-b 4 -t 256 -k 20 -r 5]
+Needs torch, transformers and peft in the environment.   torch_step.py HF_DIR TEXT [-b 4 -t 256 -k 20 -r 5 --threads N]
 """
 import argparse
 import json
@@ -15,9 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument("model")
 p.add_argument("text")
-for flag, default in (("-b", 4), ("-t", 256), ("-k", 20), ("-r", 5)):
+for flag, default in (("-b", 4), ("-t", 256), ("-k", 20), ("-r", 5), ("--threads", 0)):
     p.add_argument(flag, type=int, default=default)
 a = p.parse_args()
+if a.threads:
+    torch.set_num_threads(a.threads)
 tokenizer = AutoTokenizer.from_pretrained(a.model)
 base = AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32, attn_implementation="sdpa")
 model = get_peft_model(base, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=a.k)).train()
