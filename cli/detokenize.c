@@ -54,7 +54,9 @@ int cmd_detokenize(cli *c) {
     int code = take_ids(c, next, &l);
     if (code == 0) code = open_ctx(c);
     if (code == 0) {
-        tt_status st = tt_model_open(c->ctx, ref, NULL, &m, &err);
+        tt_model_options mo = tt_model_default_options();
+        mo.stored = true;
+        tt_status st = tt_model_open(c->ctx, ref, &mo, &m, &err);
         if (st == TT_OK) st = tt_detokenize(m, l.ids, l.n, opt_b(c, O_special), &text, &bytes, &err);
         if (st != TT_OK) code = fail(c, st, &err);
         else if (json_wanted(c)) code = print_json(c, json_pack("{s:o, s:I, s:I}", "text", j_text(text), "bytes", (json_int_t)bytes, "n", (json_int_t)l.n));

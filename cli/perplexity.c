@@ -49,7 +49,9 @@ static void kld_text(const tt_kld_stats *k, const tt_perplexity_report *r) {
 static int model_hash(cli *c, const char *ref, char sha256[65]) {
     tt_model *m = NULL;
     tt_err err = {0};
-    tt_status st = tt_model_open(c->ctx, ref, NULL, &m, &err);
+    tt_model_options mo = tt_model_default_options();
+    mo.stored = true;
+    tt_status st = tt_model_open(c->ctx, ref, &mo, &m, &err);
     if (st == TT_OK) st = tt_model_sha256(m, sha256, &err);
     tt_model_close(m);
     return st == TT_OK ? 0 : fail(c, st, &err);

@@ -112,7 +112,9 @@ int cmd_show(cli *c) {
     if (!ref) return TT_USAGE;
     int code = open_ctx(c);
     if (code) return code;
-    tt_status st = tt_model_open(c->ctx, ref, NULL, &m, &err);
+    tt_model_options mo = tt_model_default_options();
+    mo.stored = true;
+    tt_status st = tt_model_open(c->ctx, ref, &mo, &m, &err);
     if (st == TT_OK) st = show(c, ref, m, &code, &err);
     tt_model_close(m);
     return st == TT_OK ? code : fail(c, st, &err);

@@ -102,7 +102,9 @@ int cmd_tokenize(cli *c) {
     int code = take_text(c, next, &text, &n);
     if (code == 0) code = open_ctx(c);
     if (code == 0) {
-        tt_status st = tt_model_open(c->ctx, ref, NULL, &m, &err);
+        tt_model_options mo = tt_model_default_options();
+        mo.stored = true;
+        tt_status st = tt_model_open(c->ctx, ref, &mo, &m, &err);
         if (st == TT_OK) st = tokenize(c, m, text, n, &doc, &err);
         if (st != TT_OK) code = fail(c, st, &err);
         else if (json_wanted(c)) code = print_json(c, json_incref(doc));

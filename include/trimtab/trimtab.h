@@ -78,6 +78,7 @@ typedef struct tt_model_options {
     tt_numerics numerics;
     bool expand;             /* decode all weights to f32 at open: faster batches, more memory (labelled, never the default) */
     bool offline;            /* a reference that is not in the cache fails with TT_OFFLINE instead of being pulled */
+    bool stored;             /* leave the weights as the file has them: for looking, not for running. Otherwise fast runs repack them at open */
 } tt_model_options;
 
 tt_model_options tt_model_default_options(void);

@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "base/util.h"
 #include "engine/pull.h"
+#include "models/run.h"
 #include <dirent.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -226,6 +227,12 @@ static tt_status check_vocab(const tt_model *m, tt_err *err) {
     return TT_OK;
 }
 
+/* Fast runs use the run format; exact ones, and those who only look, the stored operators. */
+static tt_status make_ready(tt_model *m, tt_err *err) {
+    if (!m->net || m->opt.numerics != TT_FAST || m->opt.expand || m->opt.stored) return TT_OK;
+    return tt__net_to_run(m->ctx, m->net, m->gguf, err);
+}
+
 tt_status tt_model_open(tt_ctx *ctx, const char *ref, const tt_model_options *options, tt_model **out, tt_err *err) {
     *out = NULL;
     tt_model *m = NULL;
@@ -240,6 +247,7 @@ tt_status tt_model_open(tt_ctx *ctx, const char *ref, const tt_model_options *op
     TT_TRY_GOTO(tt__is_dir(m->path) || st_file ? open_hf(m, err) : open_gguf(m, err));
     TT_TRY_GOTO(check_vocab(m, err));
     fill_info(m);
+    TT_TRY_GOTO(make_ready(m, err));
     *out = m;
     return TT_OK;
 done:

@@ -453,6 +453,14 @@ tt_status tt__gguf_open_memory(const void *data, size_t size, const char *name, 
     return finish_open(g, st, out, err);
 }
 
+void tt__gguf_release(const tt_gguf *g, const void *data, uint64_t bytes) {
+    const uintptr_t at = (uintptr_t)data;
+    for (size_t i = 0; i < g->n_shards; i++) {
+        const tt__map *map = &g->shards[i].map;
+        if (map->data && at >= (uintptr_t)map->data && at - (uintptr_t)map->data < map->size) tt__map_release(map, at - (uintptr_t)map->data, bytes);
+    }
+}
+
 void tt__gguf_close(tt_gguf *g) {
     if (!g) return;
     for (size_t i = 0; i < g->n_shards; i++)

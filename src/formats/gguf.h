@@ -27,6 +27,8 @@ tt_status tt__gguf_open(const char *path, tt_gguf **out, tt_err *err);
 tt_status tt__gguf_open_memory(const void *data, size_t size, const char *name, tt_gguf **out, tt_err *err);
 void tt__gguf_close(tt_gguf *g);
 const char *tt__gguf_path(const tt_gguf *g);
+/* Bytes of a mapped file that need not stay resident; others (from memory, not of this file) are left alone. */
+void tt__gguf_release(const tt_gguf *g, const void *data, uint64_t bytes);
 
 size_t tt__gguf_n_tensors(const tt_gguf *g);
 const tt_gguf_tensor *tt__gguf_tensor(const tt_gguf *g, size_t i);
@@ -51,10 +53,12 @@ tt_status tt__gguf_strs_at(const tt_gguf *g, const char *key, size_t i, const ch
 /* One line of text for people. Caller frees. */
 tt_status tt__gguf_kv_text(const tt_gguf *g, size_t i, size_t max_items, char **out, tt_err *err);
 
-/* ---- writing: collect, then stream; alignment 32; tensors back to back in listing order ---- */
+/* ---- writing: collect, then stream; tensors back to back in listing order, aligned to 32 bytes ---- */
 typedef struct tt_gguf_writer tt_gguf_writer;
 tt_status tt__gguf_writer_create(tt_gguf_writer **out, tt_err *err);
 void tt__gguf_writer_free(tt_gguf_writer *w);
+/* Another alignment of tensors, a power of two from 8; before the first tensor. */
+tt_status tt__gguf_set_alignment(tt_gguf_writer *w, uint32_t align, tt_err *err);
 /* Copies every kv of g except those whose key begins with one of the NULL-terminated `skip` prefixes ("split.", "general.alignment" always skipped). */
 tt_status tt__gguf_writer_copy_kv(tt_gguf_writer *w, const tt_gguf *g, const char *const *skip, tt_err *err);
 /* Setting a key again replaces it in place. */

@@ -1,7 +1,7 @@
 /* Writing GGUF v3: metadata and tensors are collected, then streamed beside the target and renamed into place.
  *
  * A key-value pair is kept as the bytes that will lie in the file (type word and value), so that pairs copied from another file,
- * known or not, come out as they went in. Tensors lie back to back in listing order, each padded to 32 bytes.
+ * known or not, come out as they went in. Tensors lie back to back in listing order, each padded to the alignment.
  */
 #include "base/checked.h"
 #include "base/err.h"
@@ -11,7 +11,6 @@
 #include "formats/gguf_file.h"
 #include "formats/names.h"
 
-enum { ALIGN = 32 };
 
 typedef struct kv_out { char *key; size_t key_n; uint8_t *bytes; size_t n; } kv_out;   /* bytes: u32 type, value */
 typedef struct tensor_out {
@@ -30,10 +29,14 @@ struct tt_gguf_writer {
     size_t n_kv, cap_kv;
     tensor_out *tensors;
     size_t n_tensors, cap_tensors;
-    uint64_t data_bytes;
+    uint64_t data_bytes, align;
 };
 
-tt_status tt__gguf_writer_create(tt_gguf_writer **out, tt_err *err) { return tt__new(out, 1, sizeof **out, "a GGUF writer", err); }
+tt_status tt__gguf_writer_create(tt_gguf_writer **out, tt_err *err) {
+    TT_TRY(tt__new(out, 1, sizeof **out, "a GGUF writer", err));
+    (*out)->align = 32;
+    return TT_OK;
+}
 
 void tt__gguf_writer_free(tt_gguf_writer *w) {
     if (!w) return;
@@ -181,7 +184,7 @@ tt_status tt__gguf_add_tensor(tt_gguf_writer *w, const char *name, tt_dtype type
                    (unsigned long long)TT_LIMIT_DIM);
     }
     uint64_t padded;
-    bool fits = tensor_bytes(type, t.ne, &t.bytes) && tt__align_up_u64(t.bytes, ALIGN, &padded) && tt__add_u64(w->data_bytes, padded, &padded);
+    bool fits = tensor_bytes(type, t.ne, &t.bytes) && tt__align_up_u64(t.bytes, w->align, &padded) && tt__add_u64(w->data_bytes, padded, &padded);
     TT_FAIL_IF(!fits, err, TT_FAIL, "tensor does not fit the type|%s|row of %llu|whole blocks of %s", name, (unsigned long long)t.ne[0], tt__dtype(type)->label);
     TT_TRY(reserve(&w->tensors, w->n_tensors, &w->cap_tensors, sizeof *w->tensors, "tensors", err));
     t.name = tt__strdup(name);
@@ -191,9 +194,17 @@ tt_status tt__gguf_add_tensor(tt_gguf_writer *w, const char *name, tt_dtype type
     return TT_OK;
 }
 
+tt_status tt__gguf_set_alignment(tt_gguf_writer *w, uint32_t align, tt_err *err) {
+    TT_FAIL_IF(w->n_tensors || align < 8 || align > TT_LIMIT_GGUF_ALIGN || (align & (align - 1)), err, TT_FAIL, "bad alignment||%u|a power of two from 8, before the first tensor",
+               align);
+    TT_TRY(tt__gguf_set_u32(w, "general.alignment", align, err));
+    w->align = align;
+    return TT_OK;
+}
+
 /* ---- the file ---- */
 
-static uint64_t pad_to_align(uint64_t n) { return (ALIGN - n % ALIGN) % ALIGN; }
+static uint64_t pad_to_align(const tt_gguf_writer *w, uint64_t n) { return (w->align - n % w->align) % w->align; }
 
 static uint64_t meta_bytes(const tt_gguf_writer *w) {
     uint64_t n = 4 + 4 + 8 + 8;
@@ -204,7 +215,7 @@ static uint64_t meta_bytes(const tt_gguf_writer *w) {
 
 uint64_t tt__gguf_writer_bytes(const tt_gguf_writer *w) {
     uint64_t meta = meta_bytes(w);
-    return meta + pad_to_align(meta) + w->data_bytes;
+    return meta + pad_to_align(w, meta) + w->data_bytes;
 }
 
 /* Two tensors of one name would make a file that no reader accepts. */
@@ -243,7 +254,7 @@ static tt_status write_meta(const tt_gguf_writer *w, tt__writer *f, tt_err *err)
         TT_TRY(write_u32(f, (uint32_t)tt__dtype(t->type)->gguf_id, err));
         TT_TRY(write_u64(f, t->offset, err));
     }
-    return tt__write_zeros(f, (size_t)pad_to_align(tt__writer_offset(f)), err);
+    return tt__write_zeros(f, (size_t)pad_to_align(w, tt__writer_offset(f)), err);
 }
 
 typedef struct sink { tt__writer *f; const tensor_out *t; uint64_t left; } sink;
@@ -255,12 +266,12 @@ static tt_status emit(void *p, const void *data, size_t n, tt_err *err) {
     return tt__write(s->f, data, n, err);
 }
 
-static tt_status write_tensor(const tensor_out *t, tt__writer *f, tt_err *err) {
+static tt_status write_tensor(const tt_gguf_writer *w, const tensor_out *t, tt__writer *f, tt_err *err) {
     sink s = {f, t, t->bytes};
     if (t->produce) TT_TRY(t->produce(t->user, emit, &s, err));
     else TT_TRY(emit(&s, t->data, (size_t)t->bytes, err));
     TT_FAIL_IF(s.left, err, TT_FAIL, "tensor shorter than declared|%s|%llu bytes missing", t->name, (unsigned long long)s.left);
-    return tt__write_zeros(f, (size_t)pad_to_align(t->bytes), err);
+    return tt__write_zeros(f, (size_t)pad_to_align(w, t->bytes), err);
 }
 
 tt_status tt__gguf_writer_save(tt_gguf_writer *w, const char *path, tt_err *err) {
@@ -268,7 +279,7 @@ tt_status tt__gguf_writer_save(tt_gguf_writer *w, const char *path, tt_err *err)
     TT_TRY(check_names(w, err));
     TT_TRY(tt__writer_open(path, tt__gguf_writer_bytes(w), &f, err));
     tt_status st = write_meta(w, f, err);
-    for (size_t i = 0; i < w->n_tensors && st == TT_OK; i++) st = write_tensor(&w->tensors[i], f, err);
+    for (size_t i = 0; i < w->n_tensors && st == TT_OK; i++) st = write_tensor(w, &w->tensors[i], f, err);
     if (st == TT_OK) return tt__writer_commit(f, err);
     tt__writer_abort(f);
     return st;

@@ -1,57 +1,73 @@
-/* Packing and unpacking of one unit of a panel; panel.h draws the layouts. Quad k of row r is columns 4 k … 4 k + 3; its byte in any
- * vector is 4 r + q. The run loops have unpackers of their own; these define the layout and serve load time. */
+/* Packing and unpacking of one unit of a panel; panel.h draws the layouts. A quad (four neighbouring columns of a row, four bytes) moves as
+ * one word: quad k of row r is word r of its vector, and a field never crosses a byte, so shifts of whole words will do. Whole models are
+ * packed while they are opened; the run loops have unpackers of their own.
+ */
 #include "kernels/panel.h"
 #include <string.h>
 
-enum { ROWS = TT_PANEL_ROWS, COLS = TT_PANEL_UNIT, VECTOR = 64 };
-
-static void put(uint8_t *unit, int vector, int byte, unsigned bits) { unit[VECTOR * vector + byte] = (uint8_t)(unit[VECTOR * vector + byte] | bits); }
+enum { ROWS = TT_PANEL_ROWS, QUADS = TT_PANEL_UNIT / 4 };
+typedef uint32_t word;
+static const word low_bits[9] = {0, 0x01010101u, 0x03030303u, 0x07070707u, 0x0f0f0f0fu, 0, 0, 0, 0xffffffffu};
 
 /* Bits 4, 2 and 8: 8 / bits quads share a vector, the first lowest. */
-static void pack_plain(int bits, const uint8_t *codes, uint8_t *unit) {
+static inline void pack_plain(int bits, const uint8_t *codes, uint8_t *unit) {
     const int share = 8 / bits;
-    for (int r = 0; r < ROWS; r++)
-        for (int c = 0; c < COLS; c++) put(unit, c / 4 / share, 4 * r + c % 4, (unsigned)codes[COLS * r + c] << c / 4 % share * bits);
+    word in[ROWS][QUADS], out[QUADS][ROWS];
+    memcpy(in, codes, sizeof in);
+    for (int j = 0; j < QUADS / share; j++)
+        for (int r = 0; r < ROWS; r++) {
+            word w = in[r][share * j];
+            for (int i = 1; i < share; i++) w |= in[r][share * j + i] << bits * i;
+            out[j][r] = w;
+        }
+    memcpy(unit, out, (size_t)tt__panel_unit_bytes(bits));
 }
 
-static void unpack_plain(int bits, const uint8_t *unit, uint8_t *codes) {
+static inline void unpack_plain(int bits, const uint8_t *unit, uint8_t *codes) {
     const int share = 8 / bits;
-    const unsigned mask = (1u << bits) - 1;
-    for (int r = 0; r < ROWS; r++)
-        for (int c = 0; c < COLS; c++)
-            codes[COLS * r + c] = (uint8_t)((unsigned)unit[VECTOR * (c / 4 / share) + 4 * r + c % 4] >> c / 4 % share * bits & mask);
+    word in[QUADS][ROWS], out[ROWS][QUADS];
+    memcpy(in, unit, (size_t)tt__panel_unit_bytes(bits));
+    for (int k = 0; k < QUADS; k++)
+        for (int r = 0; r < ROWS; r++) out[r][k] = in[k / share][r] >> k % share * bits & low_bits[bits];
+    memcpy(codes, out, sizeof out);
 }
 
-/* Bits 3, quad 0 … 7 of the half whose vectors start at a. */
-static void put3(uint8_t *unit, int a, int quad, int byte, unsigned code) {
-    if (quad < 6) {
-        put(unit, a + quad % 3, byte, code << quad / 3 * 3);
-        return;
-    }
-    put(unit, a + quad - 6, byte, code >> 1 << 6);
-    put(unit, a + 2, byte, (code & 1) << quad);
+/* Bits 3: eight quads of a row in three words. */
+static void pack_three(const uint8_t *codes, uint8_t *unit) {
+    word in[ROWS][QUADS], out[2][3][ROWS];
+    memcpy(in, codes, sizeof in);
+    for (int h = 0; h < 2; h++)
+        for (int r = 0; r < ROWS; r++) {
+            const word *q = &in[r][8 * h], one = low_bits[1];
+            out[h][0][r] = q[0] | q[3] << 3 | (q[6] >> 1 & low_bits[2]) << 6;
+            out[h][1][r] = q[1] | q[4] << 3 | (q[7] >> 1 & low_bits[2]) << 6;
+            out[h][2][r] = q[2] | q[5] << 3 | (q[6] & one) << 6 | (q[7] & one) << 7;
+        }
+    memcpy(unit, out, sizeof out);
 }
 
-static unsigned get3(const uint8_t *unit, int a, int quad, int byte) {
-    if (quad < 6) return (unsigned)unit[VECTOR * (a + quad % 3) + byte] >> quad / 3 * 3 & 7;
-    return (unsigned)unit[VECTOR * (a + quad - 6) + byte] >> 6 << 1 | ((unsigned)unit[VECTOR * (a + 2) + byte] >> quad & 1);
+static void unpack_three(const uint8_t *unit, uint8_t *codes) {
+    word in[2][3][ROWS], out[ROWS][QUADS];
+    memcpy(in, unit, sizeof in);
+    for (int h = 0; h < 2; h++)
+        for (int r = 0; r < ROWS; r++) {
+            const word a = in[h][0][r], b = in[h][1][r], c = in[h][2][r], q[8] = {
+                a, b, c, a >> 3, b >> 3, c >> 3, (a >> 6 & low_bits[2]) << 1 | (c >> 6 & low_bits[1]), (b >> 6 & low_bits[2]) << 1 | (c >> 7 & low_bits[1])};
+            for (int k = 0; k < 8; k++) out[r][8 * h + k] = q[k] & low_bits[3];
+        }
+    memcpy(codes, out, sizeof out);
 }
 
 void tt__panel_pack(int bits, const uint8_t *codes, uint8_t *unit) {
-    memset(unit, 0, (size_t)tt__panel_unit_bytes(bits));
-    if (bits != 3) {
-        pack_plain(bits, codes, unit);
-        return;
-    }
-    for (int r = 0; r < ROWS; r++)
-        for (int c = 0; c < COLS; c++) put3(unit, c / 32 * 3, c / 4 % 8, 4 * r + c % 4, codes[COLS * r + c]);
+    if (bits == 2) pack_plain(2, codes, unit);
+    else if (bits == 3) pack_three(codes, unit);
+    else if (bits == 4) pack_plain(4, codes, unit);
+    else pack_plain(8, codes, unit);
 }
 
 void tt__panel_unpack(int bits, const uint8_t *unit, uint8_t *codes) {
-    if (bits != 3) {
-        unpack_plain(bits, unit, codes);
-        return;
-    }
-    for (int r = 0; r < ROWS; r++)
-        for (int c = 0; c < COLS; c++) codes[COLS * r + c] = (uint8_t)get3(unit, c / 32 * 3, c / 4 % 8, 4 * r + c % 4);
+    if (bits == 2) unpack_plain(2, unit, codes);
+    else if (bits == 3) unpack_three(unit, codes);
+    else if (bits == 4) unpack_plain(4, unit, codes);
+    else unpack_plain(8, unit, codes);
 }

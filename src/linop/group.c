@@ -29,7 +29,7 @@ typedef struct group_op {
 
 void tt__levels(int bits, uint16_t scale, float *level) {
     float d = tt__f16_to_f32(scale & 0x7fff), offset = (float)(1 << (bits - 1)) - (scale >> 15 ? 0.5f : 0.0f);
-    for (int q = 0; q < 1 << bits; q++) level[q] = d * ((float)q - offset);
+    for (int q = 0; q < 1 << bits; q++) level[q] = d * ((float)q - offset) + 0.0f;      /* no -0 */
 }
 
 tt_status tt__scales_pack(const float *scales, const uint8_t *halfgrid, int64_t n, uint16_t *out, tt_err *err) {

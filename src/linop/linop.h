@@ -31,10 +31,10 @@ void tt__act_prepare(tt_ctx *ctx, tt_act *act, const float *x, int64_t ldx, int6
 typedef struct tt_segment { const char *name; const void *data; uint64_t bytes; } tt_segment;   /* name: "codes", "scales", "mask" … */
 
 typedef struct tt_linop_vtable {
-    const char *name;                   /* "block", "group", "sparseq", "dense" */
+    const char *name;                   /* "block", "group", "sparseq", "dense", "panel" */
     /* rectangle to f32 (see tt_wsrc) */
     void (*decode)(const tt_linop *op, int64_t r0, int64_t r1, int64_t c0, int64_t c1, float *out, int64_t ld);
-    /* Y[t, r0…r1) for T ≤ 8 rows of a fast activation, or NULL: no integer path */
+    /* Y[t, r0…r1) for T ≤ 8 rows of a fast activation, or NULL: no integer path. r0 is a multiple of 16, r1 too or rows */
     void (*rowdot)(tt_ctx *ctx, const tt_linop *op, const tt_act *act, int64_t r0, int64_t r1, float *Y, int64_t ldy);
     /* Y[t, r0…r1) of tiles tile0 … tile1 of many rows rounded to 8 bits (kernels/batch.h), r0 a multiple of 16; NULL: they go by decode */
     void (*batch)(tt_ctx *ctx, const tt_linop *op, const tt_batch *x, int64_t tile0, int64_t tile1, int64_t r0, int64_t r1, float *Y, int64_t ldy);
@@ -85,6 +85,13 @@ tt_status tt__linop_sparseq(tt_ctx *ctx, int bits, int group, const uint8_t *kee
 tt_status tt__linop_slide2(tt_ctx *ctx, int group, const uint8_t *keep, const uint8_t *codes, const float *scales, const uint8_t *halfgrid,
                            int64_t rows, int64_t cols, tt_linop **out, tt_err *err);
 bool tt__linop_slide2_fits(const uint8_t *keep, int64_t rows, int64_t cols);
+/* panel: the run format (kernels/panel.h). *out = NULL when op stays as it is: a type without an exact panel of about its size. The weights
+ * are bit-equal. Memory of tt__linop_panel_bytes (0: it stays) from a 64-byte boundary may be lent; with NULL the operator owns its own. */
+uint64_t tt__linop_panel_bytes(const tt_linop *op);
+tt_status tt__linop_panel_from(tt_ctx *ctx, const tt_linop *op, void *memory, tt_linop **out, tt_err *err);
+const tt_panel *tt__linop_panel(const tt_linop *op);     /* of a panel operator; NULL: it is another */
+/* The run form of a sparseq with 4 bits, in panels of 16 rows (kernels/bitmask.h); a copy. TT_TARGET for anything else. */
+tt_status tt__linop_bitmask(tt_ctx *ctx, const tt_linop *sparse, tt_linop **out, tt_err *err);
 /* Any operator decoded to dense f32 (the labelled expansion). */
 tt_status tt__linop_expand(tt_ctx *ctx, const tt_linop *op, tt_linop **out, tt_err *err);
 

@@ -35,6 +35,7 @@ void tt__net_free(tt_net *net) {
     tt__free(net->layer_first);
     tt__free(net->inv_freq);
     tt__free(net->rope_divisor);
+    tt__free(net->run);
     tt__free(net);
 }
 

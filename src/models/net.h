@@ -60,6 +60,7 @@ struct tt_net {
     size_t embd, output_norm, output;    /* indices; output == embd when tied */
     size_t *layer_first;                 /* [n_layer + 1] index of the first weight of each layer */
     float *inv_freq;                     /* [head_dim / 2] */
+    void *run;                           /* memory of operators in the run format (run.h), or NULL; owned */
     float *rope_divisor;                 /* [head_dim / 2] divisors already in inv_freq (rope_freqs.weight), or NULL */
     bool rope_adjacent;                  /* row order of `permute` weights: true as in GGUF (rotary pairs 2i, 2i+1), false as in
                                             Hugging Face (i, i + head_dim/2). Rows stay as stored, rope reads them either way;

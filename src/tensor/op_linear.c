@@ -32,7 +32,7 @@ tt_val tt__g_prep(tt_graph *g, tt_val x) {
 /* ---- linear ---- */
 
 /* Operators of few rows of activations share one parallel region: three waits of a microsecond per layer are worth saving. Tiles are
- * dealt over the operators one after the other, TILE rows each. */
+ * dealt over the operators one after the other, TILE rows (whole panels of 16) each. */
 enum { TILE = 32, MAX_JOINT = 8 };
 typedef struct joint { tt_ctx *ctx; const tt_act *act; int n; const tt_linop *op[MAX_JOINT]; tt_mat y[MAX_JOINT]; int64_t end[MAX_JOINT]; } joint;
 

@@ -50,7 +50,7 @@ static void decode_group(const uint8_t *codes, const uint16_t *scales, int bits,
         const grid g = grid_of(scales[c / group], bits);
         tt__codes_unpack(bits, p, n, unpacked);
         p += tt__codes_bytes(bits, n);
-        for (int64_t i = 0; i < n; i++) dst[c - c0 + i] = g.d * ((float)unpacked[i] + g.offset);
+        for (int64_t i = 0; i < n; i++) dst[c - c0 + i] = g.d * ((float)unpacked[i] + g.offset) + 0.0f;      /* no -0 */
     }
 }
 
