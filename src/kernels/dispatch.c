@@ -18,6 +18,7 @@ static void fill_ref(tt_kernels *k) {
     tt__kernels_ref_blocks(k);
     tt__kernels_ref_codes(k);
     tt__kernels_ref_slide2(k);
+    tt__kernels_ref_bitmask(k);
     tt__kernels_ref_panel(k);
     tt__kernels_ref_batch(k);
 }
@@ -57,6 +58,7 @@ static void add_machine_levels(tt_kernels *k) {
     tt__kernels_avx2_rowdot(k);
     tt__kernels_avx2_batch(k);
     tt__kernels_avx2_slide2(k);
+    tt__kernels_avx2_bitmask(k);
     tt__kernels_avx2_panel(k);
     add_level("avx2", k);
     if (!has_avx512()) return;
@@ -71,6 +73,7 @@ static void add_machine_levels(tt_kernels *k) {
         tt__kernels_avx512_codes_vnni(k);
         tt__kernels_avx512_batch_vnni(k);
         tt__kernels_avx512_slide2_vnni(k);
+        tt__kernels_avx512_bitmask_vnni(k);
         tt__kernels_avx512_panel_vnni(k);
     }
     if (__builtin_cpu_supports("avx512bf16")) tt__kernels_avx512_tile_bf16(k);

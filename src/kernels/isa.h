@@ -9,6 +9,7 @@ void tt__kernels_ref_bf16(tt_kernels *k);
 void tt__kernels_ref_blocks(tt_kernels *k);
 void tt__kernels_ref_codes(tt_kernels *k);
 void tt__kernels_ref_slide2(tt_kernels *k);
+void tt__kernels_ref_bitmask(tt_kernels *k);
 void tt__kernels_ref_panel(tt_kernels *k);
 void tt__kernels_ref_batch(tt_kernels *k);
 
@@ -19,6 +20,7 @@ void tt__kernels_avx2_decode(tt_kernels *k);
 void tt__kernels_avx2_rowdot(tt_kernels *k);
 void tt__kernels_avx2_batch(tt_kernels *k);
 void tt__kernels_avx2_slide2(tt_kernels *k);
+void tt__kernels_avx2_bitmask(tt_kernels *k);
 void tt__kernels_avx2_panel(tt_kernels *k);
 
 /* AVX-512 F, BW, DQ, VL */
@@ -32,6 +34,7 @@ void tt__kernels_avx512_rowdot_vnni(tt_kernels *k);
 void tt__kernels_avx512_codes_vnni(tt_kernels *k);
 void tt__kernels_avx512_batch_vnni(tt_kernels *k);
 void tt__kernels_avx512_slide2_vnni(tt_kernels *k);
+void tt__kernels_avx512_bitmask_vnni(tt_kernels *k);
 void tt__kernels_avx512_panel_vnni(tt_kernels *k);
 
 /* and BF16 */

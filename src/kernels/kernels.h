@@ -7,6 +7,7 @@
 #ifndef TT_KERNELS_H
 #define TT_KERNELS_H
 #include "kernels/batch.h"
+#include "kernels/bitmask.h"
 #include "kernels/panel.h"
 #include "kernels/slide2.h"
 #include "trimtab/status.h"

@@ -9,6 +9,7 @@
  * 0.05) and 64/cols for the start. N:M patterns are stored the same way (weights.md A10).
  */
 #include "linop/codes.h"
+#include "linop/sparse.h"
 
 #include "base/checked.h"
 #include "base/util.h"
@@ -92,6 +93,13 @@ static void rowdot(tt_ctx *ctx, const tt_linop *op, const tt_act *act, int64_t r
     }
     ctx->k->rowdot_sparseq(s->mask + r0 * s->blocks, s->blocks, s->codes, s->start + r0, s->scales + r0 * s->groups, s->groups, s->bits, s->group, r1 - r0,
                            op->cols, &act->q8, Y + r0, ldy);
+}
+
+bool tt__sparseq_rows(const tt_linop *op, tt__sparse_rows *out) {
+    const sparse_op *s = (const sparse_op *)op;
+    if (op->v != &tt__linop_v_sparseq) return false;
+    *out = (tt__sparse_rows){s->bits, s->group, s->mask, s->start, s->codes, s->scales};
+    return true;
 }
 
 /* ------------------------------------------------------------ state ---- */

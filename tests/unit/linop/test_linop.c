@@ -243,6 +243,32 @@ TT_CASE(sparseq) {
             }
 }
 
+TT_CASE(bitmask_is_sparseq_in_panels) {
+    static const int64_t cols[] = {1, 33, 64, 100, 192, 288};
+    tt_err err = {0};
+    tt_ctx *ctx = tt_test_ctx(2, NULL);
+    for (size_t c = 0; c < 6; c++)
+        for (int g = 32; g <= 128; g *= 2) {
+            sample s = make_sample(4, g, c % 2 ? 48 : 37, cols[c], (double)c / 4, 400 + c);
+            tt_linop *op, *run, *no;
+            tt_test_note("group %d, cols %lld", g, (long long)cols[c]);
+            TT_CHECK_OK(tt__linop_sparseq(ctx, 4, g, s.keep, s.codes, s.scales, s.half, NULL, s.rows, s.cols, &op, &err));
+            TT_CHECK_OK(tt__linop_bitmask(ctx, op, &run, &err));
+            TT_CHECK(tt__linop_bytes(run) < tt__linop_bytes(op) * 21 / 20 + 6000);
+            check_values(run, s.W);
+            for (int64_t T = 1; T <= 9; T += 4) check_products(ctx, run, T, true);
+            if (c % 2) check_round_trip(ctx, run, s.W);
+            float part[7 * 64];
+            const int64_t n = s.cols < 64 ? s.cols : 64;
+            run->v->decode(run, 12, 19, 0, n, part, n);
+            for (int64_t i = 0; i < 7 * n; i++) TT_CHECK_NEAR(part[i], s.W[(12 + i / n) * s.cols + i % n], 0);
+            TT_CHECK_FAILS(TT_TARGET, tt__linop_bitmask(ctx, run, &no, &err));
+            tt__linop_free(run);
+            tt__linop_free(op);
+            free_sample(&s);
+        }
+}
+
 /* A mask of the pattern: of each two columns one, or of two pairs the inner or the outer ones. */
 static void slide2_mask(sample *s, uint64_t seed) {
     tt__rng r;

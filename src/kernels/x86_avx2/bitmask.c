@@ -1,0 +1,142 @@
+/* bitmask by pdep and vpmaddubsw: codes go to their bytes eight at a time, with a bit beside the code that says "kept"; a unit is put into
+ * a buffer first, because a wide load that follows narrow stores at once would wait for them. pdep is one per cycle, so this is bound by
+ * it (or slow altogether where pdep is microcoded): expanding such a model to dense panels is what runs fast here.
+ *
+ * Unsigned codes are 2 (c + 8) + h, pruned places 16, at most 31: four products of vpmaddubsw fit 16 bits.
+ */
+#include "kernels/bitmask.h"
+#include "kernels/isa.h"
+#include "kernels/x86/vec.h"
+
+enum { MANY = 4 };                              /* activations at a time */
+
+typedef struct unit_bytes { _Alignas(64) uint8_t b[TT_BITMASK_BLOCKS][64]; } unit_bytes;
+
+/* Codes (two's complement nibbles) of a unit at their places, with 0x10 where kept. */
+INLINE void expand(const uint64_t *mask, tt_cursors *at, unit_bytes *out) {
+    for (int j = 0; j < TT_BITMASK_BLOCKS; j++) {
+        const uint8_t *p = at->at[j % 2];
+        for (int i = 0; i < 8; i++) {
+            const uint64_t m = mask[j] >> 8 * i & 255, places = _pdep_u64(m, 0x0101010101010101ull) * 255;
+            uint64_t v;
+            memcpy(&v, p, 8);
+            p += __builtin_popcountll(m);
+            v = _pdep_u64((v >> j % 2 * 4 & 0x0f0f0f0f0f0f0f0full) | 0x1010101010101010ull, places);
+            memcpy(out->b[j] + 8 * i, &v, 8);
+        }
+        at->at[j % 2] = p;
+    }
+}
+
+typedef struct half_scales { vf d; __m256i half; } half_scales;       /* of eight rows; half: 1 in each byte of a row without a zero level */
+
+INLINE half_scales scales_of(const uint16_t *p) {
+    const __m128i h = _mm_loadu_si128((const __m128i *)p);
+    const __m256i sign = _mm256_srli_epi32(_mm256_cvtepu16_epi32(h), 15);
+    return (half_scales){_mm256_cvtph_ps(_mm_and_si128(h, _mm_set1_epi16(0x7fff))), _mm256_shuffle_epi8(sign, _mm256_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8,
+                         12, 12, 12, 12, 0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12))};
+}
+
+/* 2 (c + 8) + h, 16 where pruned. */
+INLINE __m256i twice(const uint8_t *p, __m256i half) {
+    const __m256i v = _mm256_load_si256((const __m256i *)p), code = _mm256_xor_si256(_mm256_and_si256(v, _mm256_set1_epi8(15)), _mm256_set1_epi8(8));
+    return _mm256_or_si256(_mm256_add_epi8(code, code), _mm256_and_si256(half, _mm256_srli_epi16(v, 4)));
+}
+
+INLINE __m256i four_columns(const int8_t *q) {
+    int32_t v;
+    memcpy(&v, q, 4);
+    return _mm256_set1_epi32(v);
+}
+
+/* 32 columns (block b of the activations) of rows 8 part …: eight vectors of the buffer from `first`. */
+INLINE void half_block(const unit_bytes *e, int first, int part, half_scales s, const tt_q8 *x, int64_t t0, int T, int64_t b, vf *acc) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i a[MANY], c[MANY];
+    for (int t = 0; t < T; t++) a[t] = c[t] = _mm256_setzero_si256();
+    for (int j = 0; j < 4; j++) {
+        const __m256i u = twice(e->b[first + j] + 32 * part, s.half), v = twice(e->b[first + 4 + j] + 32 * part, s.half);
+        for (int t = 0; t < T; t++) {
+            const int8_t *q = x->q + (t0 + t) * x->n_pad + 32 * b + 4 * j;
+            a[t] = _mm256_add_epi16(a[t], _mm256_maddubs_epi16(u, four_columns(q)));
+            c[t] = _mm256_add_epi16(c[t], _mm256_maddubs_epi16(v, four_columns(q + 16)));
+        }
+    }
+    for (int t = 0; t < T; t++) {
+        const int64_t at = (t0 + t) * x->blocks + b;
+        const __m256i dot = _mm256_sub_epi32(_mm256_add_epi32(_mm256_madd_epi16(a[t], ones), _mm256_madd_epi16(c[t], ones)), _mm256_set1_epi32(16 * x->sum[at]));
+        acc[t] = v_fma(v_mul(s.d, v_set1(x->d[at])), _mm256_cvtepi32_ps(dot), acc[t]);
+    }
+}
+
+INLINE void panel_tokens(const tt_bitmask *w, int64_t p, const tt_q8 *x, int64_t t0, int T, float *y, int64_t ldy) {
+    const uint64_t *mask = w->mask + p * w->units * TT_BITMASK_BLOCKS;
+    const uint16_t *scales = w->scales + p * w->groups * 16;
+    tt_cursors at = tt__bitmask_cursors(w, p, 0);
+    vf acc[2][MANY];
+    for (int t = 0; t < T; t++) acc[0][t] = acc[1][t] = v_zero();
+    for (int64_t u = 0; u < w->units; u++, mask += TT_BITMASK_BLOCKS) {
+        unit_bytes e;
+        expand(mask, &at, &e);
+        for (int i = 0; i < 2 && 64 * u + 32 * i < w->cols; i++)
+            for (int part = 0; part < 2; part++)
+                half_block(&e, 8 * i, part, scales_of(scales + (64 * u + 32 * i) / w->group * 16 + 8 * part), x, t0, T, 2 * u + i, acc[part]);
+    }
+    for (int part = 0; part < 2; part++)
+        for (int t = 0; t < T; t++) {
+            const int64_t left = w->rows - 16 * p - 8 * part;
+            float *to = y + (t0 + t) * ldy + 16 * p + 8 * part;
+            const vf v = v_mul(acc[part][t], v_set1(0.5f));
+            if (left >= 8) v_store(to, v);
+            else if (left > 0) v_store_n(to, v, left);
+        }
+}
+
+static void bitmask_rowdot(const tt_bitmask *w, int64_t p0, int64_t p1, const tt_q8 *x, float *y, int64_t ldy) {
+    for (int64_t p = p0; p < p1; p++)
+        for (int64_t t = 0; t < x->T; t += MANY)
+            switch (x->T - t < MANY ? x->T - t : MANY) {
+            case 1: panel_tokens(w, p, x, t, 1, y, ldy); break;
+            case 2: panel_tokens(w, p, x, t, 2, y, ldy); break;
+            case 3: panel_tokens(w, p, x, t, 3, y, ldy); break;
+            default: panel_tokens(w, p, x, t, 4, y, ldy);
+            }
+}
+
+/* Four blocks of eight rows are 16 columns: four by four dwords change places, then a row is 16 bytes of one half. */
+INLINE void put_row(float *dst, __m128i bytes, float d, int64_t n) {
+    for (int i = 0; i < 2; i++, bytes = _mm_srli_si128(bytes, 8), n -= 8) {
+        const vf v = v_mul(v_set1(d), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
+        if (n >= 8) v_store(dst + 8 * i, v);
+        else if (n > 0) v_store_n(dst + 8 * i, v, n);
+    }
+}
+
+static void put_columns(const unit_bytes *e, int block, int part, half_scales s, float *dst, int64_t ld, int64_t rows, int64_t n) {
+    float d[8];
+    __m256i v[4];
+    v_store(d, v_mul(s.d, v_set1(0.5f)));
+    for (int j = 0; j < 4; j++) v[j] = _mm256_sub_epi8(twice(e->b[block + j] + 32 * part, s.half), _mm256_set1_epi8(16));
+    const __m256i a = _mm256_unpacklo_epi32(v[0], v[1]), b = _mm256_unpackhi_epi32(v[0], v[1]), c = _mm256_unpacklo_epi32(v[2], v[3]), f = _mm256_unpackhi_epi32(v[2], v[3]);
+    const __m256i row[4] = {_mm256_unpacklo_epi64(a, c), _mm256_unpackhi_epi64(a, c), _mm256_unpacklo_epi64(b, f), _mm256_unpackhi_epi64(b, f)};
+    for (int i = 0; i < 8 && i < rows; i++)
+        put_row(dst + i * ld, i < 4 ? _mm256_castsi256_si128(row[i % 4]) : _mm256_extracti128_si256(row[i % 4], 1), d[i], n);
+}
+
+static void bitmask_decode(const tt_bitmask *w, int64_t p, int64_t c0, int64_t c1, float *dst, int64_t ld) {
+    const int64_t rows = w->rows - 16 * p;
+    tt_cursors at = tt__bitmask_cursors(w, p, c0 / 64);
+    for (int64_t c = c0; c < c1; c += 64) {
+        unit_bytes e;
+        expand(w->mask + (p * w->units + c / 64) * TT_BITMASK_BLOCKS, &at, &e);
+        for (int i = 0; i < 4 && c + 16 * i < c1; i++)
+            for (int part = 0; part < 2 && rows > 8 * part; part++)
+                put_columns(&e, 4 * i, part, scales_of(w->scales + (p * w->groups + (c + 16 * i) / w->group) * 16 + 8 * part), dst + 8 * part * ld + c - c0 + 16 * i, ld,
+                            rows - 8 * part, c1 - c - 16 * i);
+    }
+}
+
+void tt__kernels_avx2_bitmask(tt_kernels *k) {
+    k->bitmask_rowdot = bitmask_rowdot;
+    k->bitmask_decode = bitmask_decode;
+}

@@ -1,0 +1,223 @@
+/* bitmask: what sparseq holds with 4-bit codes, in panels of 16 rows for running (kernels/bitmask.h). It is made from a sparseq operator
+ * at load, where asked for; files keep sparseq.
+ *
+ *     mask     u64 [panels][units][16]       starts   u64 [panels + 1]
+ *     codes    two streams of nibbles per panel, then 64 bytes that kernels may read
+ *     scales   f16 [panels][groups][16]
+ */
+#include "linop/codes.h"
+
+#include "base/checked.h"
+#include "base/util.h"
+#include "linop/sparse.h"
+#include <assert.h>
+#include <stdio.h>
+
+typedef struct bitmask_op {
+    tt_linop op;
+    const tt_kernels *k;
+    tt_bitmask w;
+    uint64_t code_bytes;
+} bitmask_op;
+
+static int64_t panels_of(int64_t rows) { return (rows + TT_BITMASK_ROWS - 1) / TT_BITMASK_ROWS; }
+static uint64_t mask_count(const tt_bitmask *w) { return (uint64_t)(panels_of(w->rows) * w->units) * TT_BITMASK_BLOCKS; }
+static uint64_t scale_count(const tt_bitmask *w) { return (uint64_t)(panels_of(w->rows) * w->groups) * TT_BITMASK_ROWS; }
+
+/* ------------------------------------------------------------ use ---- */
+
+/* Rows r0 … r1 of one panel. The kernel writes whole panels: a part goes through a unit at a time. */
+static void decode_part(const bitmask_op *s, int64_t r0, int64_t r1, int64_t c0, int64_t c1, float *out, int64_t ld) {
+    const int64_t p = r0 / TT_BITMASK_ROWS, first = p * TT_BITMASK_ROWS;
+    if (r0 == first && (r1 == first + TT_BITMASK_ROWS || r1 == s->w.rows)) {
+        s->k->bitmask_decode(&s->w, p, c0, c1, out, ld);
+        return;
+    }
+    float unit[TT_BITMASK_ROWS * TT_BITMASK_UNIT];
+    for (int64_t c = c0; c < c1; c += TT_BITMASK_UNIT) {
+        const int64_t n = c1 - c < TT_BITMASK_UNIT ? c1 - c : TT_BITMASK_UNIT;
+        s->k->bitmask_decode(&s->w, p, c, c + n, unit, TT_BITMASK_UNIT);
+        for (int64_t r = r0; r < r1; r++) memcpy(out + (r - r0) * ld + c - c0, unit + (r - first) * TT_BITMASK_UNIT, (size_t)n * sizeof *out);
+    }
+}
+
+static void decode(const tt_linop *op, int64_t r0, int64_t r1, int64_t c0, int64_t c1, float *out, int64_t ld) {
+    for (int64_t r = r0, end; r < r1; r = end) {
+        end = (r / TT_BITMASK_ROWS + 1) * TT_BITMASK_ROWS < r1 ? (r / TT_BITMASK_ROWS + 1) * TT_BITMASK_ROWS : r1;
+        decode_part((const bitmask_op *)op, r, end, c0, c1, out + (r - r0) * ld, ld);
+    }
+}
+
+static void rowdot(tt_ctx *ctx, const tt_linop *op, const tt_act *act, int64_t r0, int64_t r1, float *Y, int64_t ldy) {
+    const bitmask_op *s = (const bitmask_op *)op;
+    assert(r0 % TT_BITMASK_ROWS == 0 && (r1 % TT_BITMASK_ROWS == 0 || r1 == op->rows));
+    ctx->k->bitmask_rowdot(&s->w, r0 / TT_BITMASK_ROWS, panels_of(r1), &act->q8, Y, ldy);
+}
+
+/* ------------------------------------------------------------ state ---- */
+
+static int segments(const tt_linop *op, tt_segment out[8]) {
+    const bitmask_op *s = (const bitmask_op *)op;
+    out[0] = (tt_segment){"mask", s->w.mask, mask_count(&s->w) * sizeof(uint64_t)};
+    out[1] = (tt_segment){"starts", s->w.start, (uint64_t)(panels_of(op->rows) + 1) * sizeof(uint64_t)};
+    out[2] = (tt_segment){"codes", s->w.codes, s->code_bytes};
+    out[3] = (tt_segment){"scales", s->w.scales, scale_count(&s->w) * sizeof(uint16_t)};
+    return 4;
+}
+
+static void describe(const tt_linop *op, char *buf, size_t n) { snprintf(buf, n, "bits=4,group=%d", ((const bitmask_op *)op)->w.group); }
+
+static void release(tt_linop *op) {
+    tt__free(op->owned);
+    tt__free(op);
+}
+
+static tt_status create(tt_ctx *ctx, int bits, int group, int64_t rows, int64_t cols, bitmask_op **out, tt_err *err) {
+    uint64_t weights;
+    TT_FAIL_IF(bits != 4 || !tt__group_is_valid(group), err, TT_BADFILE, "unsupported bitmask operator||bits=%d, group=%d|bits 4; groups of 32, 64, 128", bits, group);
+    TT_FAIL_IF(rows < 1 || cols < 1 || !tt__mul_u64((uint64_t)rows, (uint64_t)cols, &weights) || weights > (uint64_t)INT64_MAX / 2048, err, TT_BADFILE,
+               "bad matrix shape||[%lld, %lld]", (long long)rows, (long long)cols);
+    TT_TRY(tt__new(out, 1, sizeof **out, "an operator", err));
+    const int64_t units = (cols + TT_BITMASK_UNIT - 1) / TT_BITMASK_UNIT;
+    **out = (bitmask_op){.op = {.v = &tt__linop_v_bitmask, .rows = rows, .cols = cols, .col_unit = TT_BITMASK_UNIT, .dtype = TT_DTYPE_COUNT}, .k = ctx->k,
+                         .w = {.group = group, .rows = rows, .cols = cols, .units = units, .groups = (TT_BITMASK_UNIT * units + group - 1) / group}};
+    return TT_OK;
+}
+
+/* Bits of block j of panel p that may be set. */
+static uint64_t present(const tt_bitmask *w, int64_t p, int64_t block) {
+    const int64_t rows = w->rows - p * TT_BITMASK_ROWS, cols = w->cols - 4 * block;
+    const uint64_t row = cols >= 4 ? 15 : cols <= 0 ? 0 : (1u << cols) - 1;
+    return row * (rows >= TT_BITMASK_ROWS ? 0x1111111111111111ull : 0x1111111111111111ull & ((1ull << 4 * rows) - 1));
+}
+
+static uint64_t longer(const uint64_t count[2]) { return count[0] > count[1] ? count[0] : count[1]; }
+
+static tt_status check(const bitmask_op *s, tt_err *err) {
+    const tt_bitmask *w = &s->w;
+    const int64_t blocks = w->units * TT_BITMASK_BLOCKS;
+    uint64_t at = 0;
+    for (int64_t p = 0; p < panels_of(w->rows); p++) {
+        uint64_t count[2] = {0, 0};
+        TT_FAIL_IF(w->start[p] != at, err, TT_BADFILE, "panel starts elsewhere than its mask says|panel %lld|%llu|%llu", (long long)p, (unsigned long long)w->start[p],
+                   (unsigned long long)at);
+        for (int64_t j = 0; j < blocks; j++) {
+            const uint64_t m = w->mask[p * blocks + j];
+            TT_FAIL_IF(m & ~present(w, p, j), err, TT_BADFILE, "mask keeps weights that do not exist|panel %lld", (long long)p);
+            count[j % 2] += (uint64_t)__builtin_popcountll(m);
+        }
+        at += longer(count);
+    }
+    TT_FAIL_IF(w->start[panels_of(w->rows)] != at || s->code_bytes != at + TT_BITMASK_TAIL, err, TT_BADFILE, "codes do not fit the mask||%llu bytes|%llu",
+               (unsigned long long)s->code_bytes, (unsigned long long)(at + TT_BITMASK_TAIL));
+    return tt__scales_check(w->scales, scale_count(w), err);
+}
+
+static tt_status load(tt_ctx *ctx, const char *params, int64_t rows, int64_t cols, const tt_segment *seg, int n_seg, tt_linop **out, tt_err *err) {
+    int bits, group;
+    bitmask_op *s = NULL;
+    const void *mask, *start, *scales;
+    *out = NULL;
+    TT_TRY(tt__params_parse(params, &bits, &group, err));
+    TT_TRY(create(ctx, bits, group, rows, cols, &s, err));
+    const tt_segment *codes = tt__segment_find(seg, n_seg, "codes");
+    tt_status st;
+    TT_TRY_GOTO(tt__segment_get(seg, n_seg, "mask", mask_count(&s->w), sizeof(uint64_t), &mask, err));
+    TT_TRY_GOTO(tt__segment_get(seg, n_seg, "starts", (uint64_t)panels_of(rows) + 1, sizeof(uint64_t), &start, err));
+    TT_TRY_GOTO(tt__segment_get(seg, n_seg, "scales", scale_count(&s->w), sizeof(uint16_t), &scales, err));
+    if (codes) s->w.codes = codes->data, s->code_bytes = codes->bytes;
+    s->w.mask = mask, s->w.start = start, s->w.scales = scales;
+    TT_TRY_GOTO(check(s, err));
+    *out = &s->op;
+    return TT_OK;
+done:
+    release(&s->op);
+    return st;
+}
+
+/* ------------------------------------------------------------ making ---- */
+
+/* Masks of a panel: bit c of a row's words goes to bit 4 r + c % 4 of block c / 4. */
+static void fill_masks(const tt__sparse_rows *from, const tt_bitmask *w, int64_t p, uint64_t *mask) {
+    for (int64_t r = 0; r < TT_BITMASK_ROWS && p * TT_BITMASK_ROWS + r < w->rows; r++)
+        for (int64_t u = 0; u < w->units; u++) {
+            const uint64_t m = from->mask[(p * TT_BITMASK_ROWS + r) * w->units + u];
+            for (int j = 0; j < TT_BITMASK_BLOCKS; j++) mask[u * TT_BITMASK_BLOCKS + j] |= (m >> 4 * j & 15) << 4 * r;
+        }
+}
+
+/* Codes [16][64] of a unit to the two streams. */
+static void fill_unit(const uint64_t *mask, uint8_t codes[16][64], uint8_t *at[2]) {
+    for (int j = 0; j < TT_BITMASK_BLOCKS; j++)
+        for (uint64_t m = mask[j]; m; m &= m - 1) {
+            const int bit = __builtin_ctzll(m);
+            *at[j % 2]++ |= (uint8_t)(((codes[bit / 4][4 * j + bit % 4] - 8) & 15) << j % 2 * 4);
+        }
+}
+
+static void fill_codes(const tt__sparse_rows *from, const tt_bitmask *w, int64_t p, uint8_t *out) {
+    uint8_t codes[16][64], *at[2] = {out, out};
+    const uint8_t *row[16] = {0};
+    for (int64_t r = 0; r < 16 && p * 16 + r < w->rows; r++) row[r] = from->codes + from->start[p * 16 + r];
+    for (int64_t u = 0; u < w->units; u++) {
+        for (int64_t r = 0; r < 16 && row[r]; r++) {
+            uint8_t kept[64], *next = kept;
+            const uint64_t mask = from->mask[(p * 16 + r) * w->units + u];
+            tt__stream_unpack(4, row[r], __builtin_popcountll(mask), kept);
+            row[r] += tt__stream_bytes(4, __builtin_popcountll(mask));
+            for (uint64_t m = mask; m; m &= m - 1) codes[r][__builtin_ctzll(m)] = *next++;
+        }
+        fill_unit(w->mask + (p * w->units + u) * TT_BITMASK_BLOCKS, codes, at);
+    }
+}
+
+static uint64_t panel_bytes(const uint64_t *mask, int64_t blocks) {
+    uint64_t count[2] = {0, 0};
+    for (int64_t j = 0; j < blocks; j++) count[j % 2] += (uint64_t)__builtin_popcountll(mask[j]);
+    return longer(count);
+}
+
+tt_status tt__linop_bitmask(tt_ctx *ctx, const tt_linop *sparse, tt_linop **out, tt_err *err) {
+    tt__sparse_rows from;
+    bitmask_op *s = NULL;
+    tt_status st;
+    *out = NULL;
+    TT_FAIL_IF(!tt__sparseq_rows(sparse, &from) || from.bits != 4, err, TT_TARGET, "operator has no panelled form||%s|sparseq with 4 bits", sparse->v->name);
+    TT_TRY(create(ctx, from.bits, from.group, sparse->rows, sparse->cols, &s, err));
+    tt_bitmask *w = &s->w;
+    const int64_t panels = panels_of(w->rows), blocks = w->units * TT_BITMASK_BLOCKS, groups = (w->cols + w->group - 1) / w->group;
+    size_t words = (size_t)mask_count(w) + (size_t)panels + 1, fixed = words * sizeof(uint64_t) + (size_t)scale_count(w) * sizeof(uint16_t);
+    uint64_t *mask = NULL, at = 0;
+    TT_TRY_GOTO(tt__new(&mask, 1, fixed, "a mask", err));
+    s->op.owned = mask;
+    for (int64_t p = 0; p < panels; p++) {
+        mask[mask_count(w) + (uint64_t)p] = at;
+        fill_masks(&from, w, p, mask + p * blocks);
+        at += panel_bytes(mask + p * blocks, blocks);
+    }
+    mask[mask_count(w) + (uint64_t)panels] = at;
+    s->code_bytes = at + TT_BITMASK_TAIL;
+    uint8_t *all = tt__realloc(mask, fixed + (size_t)s->code_bytes);
+    if (!all) {
+        st = tt__fail(err, TT_RESOURCE, "out of memory|for packed codes|%llu bytes", (unsigned long long)s->code_bytes);
+        goto done;
+    }
+    s->op.owned = all;
+    memset(all + fixed, 0, (size_t)s->code_bytes);
+    w->mask = (uint64_t *)(void *)all;
+    w->start = w->mask + mask_count(w);
+    w->codes = all + fixed;
+    uint16_t *scales = (uint16_t *)(void *)(all + words * sizeof(uint64_t));
+    w->scales = scales;
+    for (int64_t r = 0; r < w->rows; r++)
+        for (int64_t g = 0; g < groups; g++) scales[(r / 16 * w->groups + g) * 16 + r % 16] = from.scales[r * groups + g];
+    for (int64_t p = 0; p < panels; p++) fill_codes(&from, w, p, all + fixed + w->start[p]);
+    *out = &s->op;
+    return TT_OK;
+done:
+    release(&s->op);
+    return st;
+}
+
+const tt_linop_vtable tt__linop_v_bitmask = {.name = "bitmask", .decode = decode, .rowdot = rowdot, .segments = segments, .load = load, .describe = describe,
+                                             .free = release};
