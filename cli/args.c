@@ -28,7 +28,7 @@ const verb_spec verbs[] = {
 };
 const size_t n_verbs = sizeof verbs / sizeof *verbs;
 
-enum { RANK_ENV = 7, RANK_LINE = 8, MAX_CONFIG = 1 << 20, MAX_NAMES = 256 };
+enum { RANK_ENV = 7, RANK_LINE = 8, MAX_CONFIG = 1 << 20, MAX_NAMES = 256, MAX_NUMBERS = 256 };
 extern char **environ;
 
 /* ------------------------------------------------------------------ names ---- */
@@ -50,7 +50,7 @@ const verb_spec *find_verb(const char *name) {
     return NULL;
 }
 
-bool verb_has(const verb_spec *v, const option_spec *o) { return strcmp(o->verbs, "*") == 0 || in_list(o->verbs, ' ', v->name); }
+bool verb_has(const verb_spec *v, const option_spec *o) { return *o->verbs == '*' ? !in_list(o->verbs + 1, '-', v->name) : in_list(o->verbs, ' ', v->name); }
 
 static size_t distance(const char *a, const char *b) {
     size_t n = strlen(b), row[64];
@@ -181,6 +181,49 @@ static const char *read_bool(const char *s) {
     return NULL;
 }
 
+/* One item of a list of numbers, as far as it fits; the count, or -1. */
+static int list_item(const char *s, int64_t *out, int most) {
+    int64_t v[3] = {0, 0, 1};
+    int n = 0, count = 0;
+    char by = '+';
+    for (; n < 3; n++) {
+        char *end;
+        if (!isdigit((unsigned char)*s)) return -1;
+        errno = 0;
+        v[n] = strtoll(s, &end, 10);
+        if (errno) return -1;
+        if (*end == 0) break;
+        if (n == 0 ? *end != '-' : n == 2 || (*end != '+' && *end != '*')) return -1;
+        by = n == 1 ? *end : by;
+        s = end + 1;
+    }
+    if (n == 0) v[1] = v[0];
+    if (v[1] < v[0] || v[2] < (by == '*' ? 2 : 1) || (by == '*' && v[0] == 0)) return -1;
+    for (int64_t x = v[0]; x <= v[1]; count++) {
+        if (count == most) return -1;
+        out[count] = x;
+        if (by == '*' ? x > v[1] / v[2] : x > v[1] - v[2]) return count + 1;
+        x = by == '*' ? x * v[2] : x + v[2];
+    }
+    return count;
+}
+
+int list_numbers(const char *s, int64_t *out, int most) {
+    int count = 0;
+    while (true) {
+        char item[80];
+        size_t n = strcspn(s, ",\n");
+        if (n == 0 || n >= sizeof item) return -1;
+        memcpy(item, s, n);
+        item[n] = 0;
+        int got = list_item(item, out + count, most - count);
+        if (got < 0) return -1;
+        count += got;
+        if (s[n] == 0) return count;
+        s += n + 1;
+    }
+}
+
 static bool in_range(const option_spec *o, double x) {
     double low, high;
     const char *dots = strstr(o->range, "..");
@@ -188,6 +231,16 @@ static bool in_range(const option_spec *o, double x) {
     low = strtod(o->range, NULL);
     high = strtod(dots + 2, NULL);
     return x >= low && x <= high;
+}
+
+static const char *check_list(const option_spec *o, const char *s) {
+    int64_t numbers[MAX_NUMBERS];
+    if (!*o->range) return *s ? NULL : o->arg;
+    int n = list_numbers(s, numbers, MAX_NUMBERS);
+    if (n < 0) return "whole numbers such as 512, 1,2 or 128-1024*2";
+    for (int i = 0; i < n; i++)
+        if (!in_range(o, (double)numbers[i])) return o->range;
+    return NULL;
 }
 
 /* NULL when the value fits the option, else what was expected. */
@@ -203,6 +256,7 @@ static const char *check_value(const option_spec *o, const char *s) {
     case OPT_TIME: return read_time(s, &x) ? NULL : "a time such as 45s, 20m or 2h";
     case OPT_CHOICE: return in_list(o->range, '|', s) ? NULL : o->range;
     case OPT_PATH: return *s ? NULL : "a path";
+    case OPT_LIST: return check_list(o, s);
     case OPT_TEXT: return NULL;
     }
     return NULL;
@@ -214,6 +268,12 @@ static int set_option(cli *c, int i, const char *value, unsigned char rank, cons
         char what[300];
         snprintf(what, sizeof what, "bad value of %s", written);
         return usage_error(c, what, value, wrong, NULL);
+    }
+    if (options[i].type == OPT_LIST && rank == c->rank[i] && rank > 0) {       /* given again: the list goes on */
+        char *longer = malloc(strlen(c->value[i]) + strlen(value) + 2);
+        if (longer) sprintf(longer, "%s\n%s", c->value[i], value);
+        value = keep(c, longer);
+        if (!value) return fail_text(c, TT_RESOURCE, "out of memory", "command line", NULL);
     }
     if (rank >= c->rank[i]) {
         c->value[i] = options[i].type == OPT_FLAG ? read_bool(value) : value;
@@ -394,10 +454,17 @@ static int load_config(cli *c, const char *path, bool must_exist, const char *mo
     return parse_config(c, path, text, model, rank);
 }
 
+/* The option that names the verb's model, or -1. */
+static int model_option(const cli *c) {
+    bool negated;
+    return find_long(c->verb, "model", &negated);
+}
+
 static int load_configs(cli *c) {
-    const char *model = opt_s(c, O_model), *xdg = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+    int o = model_option(c);
+    const char *model = o < 0 ? NULL : opt_s(c, (enum opt_id)o), *xdg = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
     char path[4096];
-    if (!model && c->n_args > 0 && verb_has(c->verb, &options[O_model])) model = c->args[0];
+    if (!model && c->n_args > 0 && o >= 0) model = c->args[0];
     int code = load_config(c, "/etc/trimtab/config.ini", false, model, 1);
     if (code) return code;
     if (xdg && *xdg) snprintf(path, sizeof path, "%s/trimtab/config.ini", xdg);
@@ -408,8 +475,9 @@ static int load_configs(cli *c) {
 
 /* A preset may say where its model lies: [small] model = /data/small.gguf makes "small" a name for it. */
 static void apply_preset_model(cli *c) {
-    if (c->rank[O_model] == 0 || c->rank[O_model] >= RANK_ENV || c->rank[O_model] % 2 != 0) return;
-    if (c->n_args > 0 && verb_has(c->verb, &options[O_model])) c->args[0] = c->value[O_model], c->rank[O_model] = 0, c->value[O_model] = "";
+    int o = model_option(c);
+    if (o < 0 || c->rank[o] == 0 || c->rank[o] >= RANK_ENV || c->rank[o] % 2 != 0) return;
+    if (c->n_args > 0) c->args[0] = c->value[o], c->rank[o] = 0, c->value[o] = "";
 }
 
 /* ------------------------------------------------------------------ all of it ---- */

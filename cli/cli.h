@@ -14,7 +14,8 @@
 #include <jansson.h>
 #include <stdio.h>
 
-typedef enum opt_type { OPT_FLAG, OPT_INT, OPT_REAL, OPT_SIZE, OPT_TIME, OPT_TEXT, OPT_PATH, OPT_CHOICE } opt_type;
+typedef enum opt_type { OPT_FLAG, OPT_INT, OPT_REAL, OPT_SIZE, OPT_TIME, OPT_TEXT, OPT_PATH, OPT_CHOICE,
+               OPT_LIST } opt_type;        /* parted by commas, or the option repeated; with a range: whole numbers, see list_numbers */
 
 enum opt_id {
 #define OPTION(id, ...) O_##id,
@@ -29,7 +30,7 @@ typedef struct option_spec {
     opt_type type;
     const char *range;                       /* "a|b" of a choice, "low..high" of a number, or "" */
     const char *value;                       /* default; "" leaves the decision to the library */
-    const char *verbs;                       /* "run chat", "*" for all */
+    const char *verbs;                       /* "run chat", "*" for all, "*-bench" for all but one */
     const char *group, *help;
 } option_spec;
 extern const option_spec options[N_OPTIONS];
@@ -70,6 +71,8 @@ bool opt_b(const cli *c, enum opt_id id);
 int64_t opt_i(const cli *c, enum opt_id id);             /* also sizes, in bytes; 0 when empty */
 double opt_f(const cli *c, enum opt_id id);              /* also times, in seconds */
 bool opt_given(const cli *c, enum opt_id id);            /* set by anyone but the table */
+/* "512", "1,2", "0-512+128", "128-1024*2" (first-last, by steps): the numbers of a list; -1 when it is none or has more than `most`. */
+int list_numbers(const char *s, int64_t *out, int most);
 char *keep(cli *c, char *text);                          /* frees it with the command line; NULL stays NULL */
 /* The model: -m, else the next positional argument (*next moves on). NULL after a message. */
 const char *take_model(cli *c, int *next);
@@ -87,6 +90,9 @@ const char *text_bytes(uint64_t n, char buf[32]);        /* "93.8 MiB" */
 const char *text_count(uint64_t n, char buf[32]);        /* "134,515,008" */
 const char *text_time(double seconds, char buf[32]);     /* "1m04s" */
 int open_ctx(cli *c);                                    /* makes c->ctx from the global options; 0 or the exit code after a message */
+int open_ctx_threads(cli *c, int threads);               /* the same with so many threads, 0: as many as fit */
+/* From now on the library's progress from 0 to 1 counts as `part` behind `before`, of `whole` units, and is noted as `what`; whole 0: ends that. */
+void progress_within(double before, double part, double whole, const char *what);
 void close_ctx(cli *c);
 int read_all(const cli *c, const char *path, char **text, size_t *n);              /* a file or "-"; free() it */
 double seconds_now(void);
@@ -119,7 +125,7 @@ int chat_loop(generator *g);
 void print_help(const verb_spec *v);         /* NULL: the program */
 void print_man(const verb_spec *v);
 void print_version(void);
-extern const char *const program_about, *const exit_codes;
+extern const char *const program_about, *const exit_codes, *const git_hash;
 
 #define VERB(id, ...) int cmd_##id(cli *c);
 #include "verbs.inc"

@@ -19,14 +19,26 @@ static void words(const char *list, const char *sep) {
     }
 }
 
+/* "bench:--output|tune:--output", "*:--progress": another verb's option of that name may take something else. */
+static void verb_patterns(const option_spec *o) {
+    if (*o->verbs == '*') printf("*:--%s", o->name);
+    for (const char *p = o->verbs; *o->verbs != '*' && *p;) {
+        int n = (int)strcspn(p, " ");
+        printf("%s%.*s:--%s", p == o->verbs ? "" : "|", n, p, o->name);
+        p += n + (p[n] == ' ');
+    }
+}
+
 static void bash(void) {
     puts("# bash completion of trimtab\n_trimtab() {\n    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]} opts=\n    COMPREPLY=()");
     fputs("    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        mapfile -t COMPREPLY < <(compgen -W \"", stdout);
     for (size_t i = 0; i < n_verbs; i++) printf("%s ", verbs[i].name);
-    puts("\" -- \"$cur\")\n        return\n    fi\n    case $prev in");
+    puts("\" -- \"$cur\")\n        return\n    fi\n    case $verb:$prev in");
     for (int i = 0; i < N_OPTIONS; i++) {
         if (options[i].type != OPT_CHOICE) continue;
-        printf("        --%s) mapfile -t COMPREPLY < <(compgen -W \"", options[i].name);
+        fputs("        ", stdout);
+        verb_patterns(&options[i]);
+        fputs(") mapfile -t COMPREPLY < <(compgen -W \"", stdout);
         words(options[i].range, " ");
         puts("\" -- \"$cur\"); return ;;");
     }

@@ -55,6 +55,8 @@ static struct {
     char task[40];
     double start, first, last_print;
     int last_step;
+    double before, part, whole;              /* see progress_within */
+    char what[80];
 } progress;
 
 static void clear_bar(void) {
@@ -107,9 +109,20 @@ static void json_line(const char *task, double done, double total, const char *u
     json_decref(o);
 }
 
+void progress_within(double before, double part, double whole, const char *what) {
+    progress.before = before, progress.part = part, progress.whole = whole;
+    snprintf(progress.what, sizeof progress.what, "%s", what);
+}
+
 static void on_progress(void *user, const char *task, double done, double total, const char *unit, const char *text) {
     (void)user;
     double now = seconds_now();
+    if (progress.whole > 0 && total > 0) {
+        done = progress.before + progress.part * done / total;
+        total = progress.whole;
+        unit = "units";
+        text = progress.what;
+    }
     if (strcmp(task, progress.task) != 0 || done < progress.first) {
         clear_bar();
         snprintf(progress.task, sizeof progress.task, "%s", task);
@@ -254,7 +267,9 @@ static tt_log_level wanted_level(const cli *c) {
     return (tt_log_level)(opt_b(c, O_verbose) && level < TT_LOG_INFO ? TT_LOG_INFO : level);
 }
 
-int open_ctx(cli *c) {
+int open_ctx(cli *c) { return open_ctx_threads(c, (int)opt_i(c, O_threads)); }
+
+int open_ctx_threads(cli *c, int threads) {
     tt_ctx_options o = tt_ctx_default_options();
     tt_err err = {0};
     choose_progress(c);
@@ -263,7 +278,7 @@ int open_ctx(cli *c) {
         return fail_text(c, TT_FAIL, "cannot open the log", opt_s(c, O_log_file), strerror(errno));
     if (opt_s(c, O_cache_dir)) setenv("TRIMTAB_CACHE", opt_s(c, O_cache_dir), 1);
     if (opt_b(c, O_offline)) setenv("HF_HUB_OFFLINE", "1", 1);
-    if (opt_i(c, O_threads) > 0) o.threads = (int)opt_i(c, O_threads);
+    if (threads > 0) o.threads = threads;
     if (strcmp(opt_s(c, O_isa), "auto") != 0) o.isa = opt_s(c, O_isa);
     o.deterministic = opt_b(c, O_deterministic);
     o.log = on_log;

@@ -8,7 +8,7 @@
  *     tt_tab      the small learned file that steers a model                   tt_tab_open … tt_tab_close
  *     tt_session  one mutable timeline: cache, sampler, attached tabs          tt_session_create … tt_session_free
  *
- * and three verbs on them: tt_compress (trim), tt_tune (tab), tt_perplexity (measure).
+ * and verbs on them: tt_compress (trim), tt_tune (tab), tt_perplexity and tt_bench (measure).
  *
  * Rules. create/free own memory, open/close own files, get lends. Freeing NULL is fine. Options structs start with their own size
  * (`size`, for the ABI) and have a default-maker. Strings are UTF-8 and are copied unless a comment says "lent". One thread drives
@@ -72,6 +72,8 @@ typedef enum tt_numerics {
     TT_FAST,                 /* activations rounded to 8 bits before each compressed matrix, f16 cache */
     TT_EXACT                 /* f32 activations and cache; weights are still decoded from their stored form */
 } tt_numerics;
+
+/* What sparse 4-bit weights run as. The fastest of the forms allowed is found by timing at open. */
 
 typedef struct tt_model_options {
     size_t size;
@@ -364,7 +366,11 @@ typedef struct tt_machine_info {
     char cpu[128], isa[64], features[256];
     int cores, threads;
     uint64_t ram_bytes, ram_free;
-    double read_gb_s;            /* 0 until measured */
+    double read_gb_s;            /* bytes from memory far larger than the caches */
+    double l2_gb_s;              /* bytes from the second-level cache */
+    double fma_gflops;           /* f32 operations of multiply-adds in registers (two each), on the context's instruction set */
+    double dot_gops;             /* the same of 8-bit integers */
+/* The ceilings are what all threads of the context reach together, in 10^9 per second, measured in under half a second; 0 until measured. */
 } tt_machine_info;
 tt_status tt_machine_get_info(tt_ctx *ctx, bool measure, tt_machine_info *out, tt_err *err);
 
@@ -372,3 +378,52 @@ tt_status tt_machine_get_info(tt_ctx *ctx, bool measure, tt_machine_info *out, t
 }
 #endif
 #endif
+/* Every hot loop on its own, on the context's instruction set, for about `seconds` in all (0: 8). `share` is the time that the nearest
+ * ceiling would allow over the time taken, on one thread with the operands in cache. Loops that stream weights are also timed on all threads
+ * over more bytes than the caches hold. */
+typedef struct tt_kernel_rate {
+    const char *kernel;          /* "panel_rowdot"; lent */
+    char variant[64];            /* "4 bits, groups of 64, 1 token" */
+    double seconds;              /* of one call */
+    double gb_s, gop_s;          /* bytes and operations of that call, in 10^9 per second */
+    const char *bound;           /* "l2", "fma" or "dot"; lent */
+    double share;
+    double memory_gb_s, memory_share;   /* 0: not a loop that streams weights */
+} tt_kernel_rate;
+typedef struct tt_kernel_table { tt_machine_info one, all; size_t n; tt_kernel_rate *rows; } tt_kernel_table;   /* ceilings of one thread, of all */
+tt_status tt_kernels_measure(tt_ctx *ctx, double seconds, tt_kernel_table **out, tt_err *err);
+void tt_kernels_free_table(tt_kernel_table *table);
+
+/* A model's speed: one test is n_depth positions filled beforehand (not timed), then a prompt of n_prompt tokens in one go, then n_gen
+ * tokens one by one; neither samples. Everything is done `repetitions` times after one warm-up. */
+typedef struct tt_bench_options {
+    size_t size;
+    const char *model;           /* reference */
+    const char *adapter;         /* tab folder or NULL */
+    int64_t n_prompt, n_gen, n_depth;   /* 512, 0, 0 */
+    int repetitions;             /* 5 */
+    bool no_warmup;
+    tt_numerics numerics;
+    bool expand;
+} tt_bench_options;
+tt_bench_options tt_bench_default_options(void);
+
+typedef struct tt_bench_report {
+    char architecture[32], file_type[48];
+    uint64_t params, bytes; double bits_per_weight;             /* as tt_model_info */
+    const char *type_kv;         /* "f16" of the cache; static */
+    int64_t batch;               /* most tokens of one pass */
+    int repetitions; double *seconds;                           /* of each repetition, [repetitions] */
+    double tokens_per_second, deviation;                        /* mean of the repetitions' rates, its sample deviation */
+    double open_seconds;         /* tt_model_open */
+    double first_seconds;        /* from the start of the opening to the first token chosen: prompt (at least one token) on a new session */
+    double token_median, token_p95;                             /* seconds of a generated token; NaN without any */
+    double bytes_per_token;      /* read for one generated token: weights, and keys and values at the middle of the test */
+    double ops_per_token;        /* operations of the matrices, two a weight: mean over the test's tokens */
+    uint64_t resident_bytes, peak_rss;                          /* of the process at the end, and at most since the opening began */
+    uint64_t major_faults;       /* pages read from disk meanwhile */
+} tt_bench_report;
+/* A depth beyond the model's context is TT_USAGE; a model larger than the machine's memory is TT_RESOURCE. */
+tt_status tt_bench(tt_ctx *ctx, const tt_bench_options *options, tt_bench_report **report, tt_err *err);
+void tt_bench_free_report(tt_bench_report *report);
+

@@ -86,6 +86,13 @@ static uint64_t proc_status_bytes(const char *key) {
 uint64_t tt__peak_rss(void) { return proc_status_bytes("VmHWM"); }
 uint64_t tt__rss(void) { return proc_status_bytes("VmRSS"); }
 
+void tt__peak_rss_reset(void) {
+    FILE *f = fopen("/proc/self/clear_refs", "we");
+    if (!f) return;
+    fputs("5", f);
+    fclose(f);
+}
+
 /* ------------------------------------------------------------ string builder ---- */
 
 static bool str_grow(tt__str *b, size_t more) {

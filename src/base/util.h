@@ -27,6 +27,7 @@ void tt__sha256_blocks_plain(uint32_t h[8], const uint8_t *p, size_t n);   /* th
 /* ---- clock ---- */
 double tt__now(void);                                  /* seconds, monotonic */
 uint64_t tt__peak_rss(void);                           /* bytes, of this process (VmHWM) */
+void tt__peak_rss_reset(void);                         /* starts it anew at what is resident now, where the system can */
 uint64_t tt__rss(void);                                /* bytes resident now */
 
 /* ---- string builder; s is always NUL-terminated after the first append; `failed` sticks when out of memory ---- */

@@ -57,6 +57,9 @@ tt_status tt_machine_get_info(tt_ctx *ctx, bool measure, tt_machine_info *out, t
     features(out->features, sizeof out->features);
     out->ram_bytes = meminfo("MemTotal");
     out->ram_free = meminfo("MemAvailable");
-    if (measure) TT_TRY(tt__probe_read_gb_s(ctx, &out->read_gb_s, err));
+    if (!measure) return TT_OK;
+    tt_ceilings c;
+    TT_TRY(tt__probe(ctx, out->threads, &c, err));
+    out->read_gb_s = c.read_gb_s, out->l2_gb_s = c.l2_gb_s, out->fma_gflops = c.fma_gflops, out->dot_gops = c.dot_gops;
     return TT_OK;
 }

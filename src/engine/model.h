@@ -35,3 +35,9 @@ struct tt_tab {
 tt_status tt__tab_prefix(tt_ctx *ctx, tt_tab *tab, const tt_prefix **out, tt_err *err);
 static inline tt_kvtype tt__model_kvtype(const tt_model *m) { return m->opt.numerics == TT_EXACT ? TT_KV_F32 : TT_KV_F16; }
 #endif
+
+/* For the bench. Back to an earlier position: the tokens beyond are forgotten, and the sampler's memory of all. Bytes of keys and values that
+ * one token behind so many positions reads, the tab's among them. Most tokens of one pass. */
+void tt__session_rewind(tt_session *s, int64_t position);
+double tt__session_cache_bytes(const tt_session *s, double positions);
+int64_t tt__session_batch(const tt_session *s);

@@ -101,6 +101,19 @@ void tt_session_reset(tt_session *s) {
     tt__sampler_forget(s->sampler);
 }
 
+void tt__session_rewind(tt_session *s, int64_t position) {
+    s->cache->n -= s->position - position;      /* the rows beyond are never read again */
+    s->position = position;
+    tt__sampler_forget(s->sampler);
+}
+
+double tt__session_cache_bytes(const tt_session *s, double positions) {
+    const double width = (double)(2 * s->cache->n_layer * s->cache->width);
+    return width * (s->cache->type == TT_KV_F32 ? 4 : 2) * (positions + (double)tab_positions(s));
+}
+
+int64_t tt__session_batch(const tt_session *s) { return FEED_ROWS < s->n_ctx ? FEED_ROWS : s->n_ctx; }
+
 tt_status tt_session_set_sampler(tt_session *s, const tt_sampler_options *options, tt_err *err) {
     tt_sampler *fresh = NULL;
     TT_TRY(tt__sampler_create(options, s->model->net->hp.n_vocab, &fresh, err));

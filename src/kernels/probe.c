@@ -1,67 +1,102 @@
-/* Measuring the machine: memory reads and multiply-adds. Runs are short, because a long one on a shared machine measures the
- * neighbours; the best of several is what the machine can do. */
+/* Measuring the machine: reads, multiply-adds. Runs are short, because a long one on a shared machine measures the neighbours; the best of
+ * several is what the machine can do. */
 #include "kernels/probe.h"
 #include "base/ctx.h"
 #include "base/util.h"
 #include "kernels/kernels.h"
+#include <unistd.h>
 
-enum { READ_FLOATS = 64 * 1024 * 1024, READ_TILE = 64 * 1024, K = 256, UKR_CALLS = 2000, PASSES = 5 };
+enum { READ_BYTES = 256 << 20, READ_TILE = 1 << 20, L2_ROUNDS = 100, PASSES = 8 };
+static const double pass_ops = 1e9;                  /* of fma and dot: 2 to 50 ms a pass */
 
-typedef struct probe { tt_ctx *ctx; const float *data; float *work; size_t stride; } probe;
+typedef struct probe { tt_peaks peaks; uint8_t *data; int64_t l2_bytes, rounds; } probe;
 
-/* The dot product of two neighbouring tiles: one load per multiply-add, far below what the arithmetic could do. */
+static void choose_peaks(const tt_kernels *k, tt_peaks *p) {
+    tt__peaks_ref(p);
+#if defined(__x86_64__)
+    if (!strncmp(k->isa, "avx", 3)) tt__peaks_avx2(p);
+    if (!strncmp(k->isa, "avx512", 6)) tt__peaks_avx512(p);
+    if (!strncmp(k->isa, "avx512-vnni", 11)) tt__peaks_avx512_vnni(p);
+#else
+    (void)k;
+#endif
+}
+
 static void read_tile(void *arg, int64_t tile, int worker) {
-    probe *p = arg;
-    const float *x = p->data + tile * READ_TILE;
-    p->work[(size_t)worker * p->stride] += p->ctx->k->dot_f32(x, x + READ_TILE / 2, READ_TILE / 2);
-}
-
-static void ukr_tile(void *arg, int64_t tile, int worker) {
     const probe *p = arg;
-    const tt_kernels *k = p->ctx->k;
-    float *A = p->work + (size_t)worker * p->stride, *B = A + K * k->mr, *C = B + K * k->nr;
-    (void)tile;
-    for (int i = 0; i < UKR_CALLS; i++) k->gemm_ukr(K, A, B, C, k->nr, k->mr, k->nr, 1);
+    (void)worker;
+    p->peaks.read(p->data + tile * READ_TILE, READ_TILE);
 }
 
-static double best_seconds(tt_ctx *ctx, int64_t tiles, tt__tile_fn fn, probe *p) {
+/* Each tile has a part of its own, which one thread reads again and again. */
+static void l2_tile(void *arg, int64_t tile, int worker) {
+    const probe *p = arg;
+    (void)worker;
+    for (int i = 0; i < L2_ROUNDS; i++) p->peaks.read(p->data + tile * p->l2_bytes, p->l2_bytes);
+}
+
+static void fma_tile(void *arg, int64_t tile, int worker) {
+    const probe *p = arg;
+    (void)tile, (void)worker;
+    p->peaks.fma(p->rounds);
+}
+
+static void dot_tile(void *arg, int64_t tile, int worker) {
+    const probe *p = arg;
+    (void)tile, (void)worker;
+    p->peaks.dot(p->rounds);
+}
+
+static double best_seconds(tt_ctx *ctx, int workers, int64_t tiles, tt__tile_fn fn, probe *p) {
     double best = 1e30;
     for (int i = 0; i < PASSES; i++) {
         const double start = tt__now();
-        tt__parallel(ctx, tiles, fn, p);
+        if (workers == 1)
+            for (int64_t t = 0; t < tiles; t++) fn(p, t, 0);
+        else tt__parallel(ctx, tiles, fn, p);
         const double seconds = tt__now() - start;
         best = seconds < best ? seconds : best;
     }
     return best;
 }
 
-static tt_status allocate_work(tt_ctx *ctx, probe *p, size_t floats, tt_err *err) {
-    p->ctx = ctx;
-    p->stride = floats + 16;
-    return tt__new(&p->work, p->stride * (size_t)tt__threads(ctx), sizeof *p->work, "the probe", err);
+static tt_status allocate(probe *p, const tt_ctx *ctx, size_t bytes, tt_err *err) {
+    choose_peaks(ctx->k, &p->peaks);
+    TT_TRY(tt__new(&p->data, bytes, 1, "the memory probe", err));
+    for (size_t i = 0; i < bytes; i += 1024) p->data[i] = 1;             /* a page of its own behind every address */
+    return TT_OK;
 }
 
-tt_status tt__probe_read_gb_s(tt_ctx *ctx, double *gb_s, tt_err *err) {
+static tt_status read_gb_s(tt_ctx *ctx, int workers, double *gb_s, tt_err *err) {
     probe p = {0};
-    float *data = NULL;
-    tt_status st = TT_OK;
-    TT_TRY_GOTO(allocate_work(ctx, &p, 1, err));
-    TT_TRY_GOTO(tt__new(&data, READ_FLOATS, sizeof *data, "the memory probe", err));
-    for (size_t i = 0; i < READ_FLOATS; i += 1024) data[i] = 1.0f;       /* a page of its own behind every address */
-    p.data = data;
-    *gb_s = 1e-9 * (double)READ_FLOATS * sizeof *data / best_seconds(ctx, READ_FLOATS / READ_TILE, read_tile, &p);
-done:
-    tt__free(data);
-    tt__free(p.work);
-    return st;
+    TT_TRY(allocate(&p, ctx, READ_BYTES, err));
+    *gb_s = 1e-9 * READ_BYTES / best_seconds(ctx, workers, READ_BYTES / READ_TILE, read_tile, &p);
+    tt__free(p.data);
+    return TT_OK;
 }
 
-tt_status tt__probe_fma_gflops(tt_ctx *ctx, double *gflops, tt_err *err) {
+/* Half of the second-level cache: beyond the first level, and room for what else lives there. */
+static tt_status l2_gb_s(tt_ctx *ctx, int workers, double *gb_s, tt_err *err) {
+    const long size = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    probe p = {.l2_bytes = size >= 256 << 10 && size <= 16 << 20 ? size / 2 & ~1023L : 256 << 10};
+    TT_TRY(allocate(&p, ctx, (size_t)(workers * p.l2_bytes), err));
+    *gb_s = 1e-9 * (double)(workers * p.l2_bytes * L2_ROUNDS) / best_seconds(ctx, workers, workers, l2_tile, &p);
+    tt__free(p.data);
+    return TT_OK;
+}
+
+static double giga_ops(tt_ctx *ctx, int workers, double round_ops, tt__tile_fn fn, probe *p) {
+    p->rounds = (int64_t)(pass_ops / round_ops);
+    return 1e-9 * round_ops * (double)p->rounds * workers / best_seconds(ctx, workers, workers, fn, p);
+}
+
+tt_status tt__probe(tt_ctx *ctx, int workers, tt_ceilings *out, tt_err *err) {
     probe p = {0};
-    const double flop = 2.0 * K * ctx->k->mr * ctx->k->nr * UKR_CALLS;
-    const int64_t tiles = tt__threads(ctx);
-    TT_TRY(allocate_work(ctx, &p, (size_t)(K * (ctx->k->mr + ctx->k->nr) + ctx->k->mr * ctx->k->nr), err));
-    *gflops = 1e-9 * flop * (double)tiles / best_seconds(ctx, tiles, ukr_tile, &p);
-    tt__free(p.work);
+    if (workers != 1) workers = tt__threads(ctx);
+    choose_peaks(ctx->k, &p.peaks);
+    TT_TRY(read_gb_s(ctx, workers, &out->read_gb_s, err));
+    TT_TRY(l2_gb_s(ctx, workers, &out->l2_gb_s, err));
+    out->fma_gflops = giga_ops(ctx, workers, p.peaks.fma_ops, fma_tile, &p);
+    out->dot_gops = giga_ops(ctx, workers, p.peaks.dot_ops, dot_tile, &p);
     return TT_OK;
 }
