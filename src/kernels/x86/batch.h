@@ -122,9 +122,11 @@ INLINE vi quad_codes(int bits, int plane, const uint8_t *unit, int k, int at) {
     return vi_and(vi_select(6, vi_right(vi_load(a + 64 * (i - 6)), 5), vi_right(vi_load(a + 128), i)), 7);
 }
 
+INLINE int32_t load_quad(const int8_t *q) { int32_t four; memcpy(&four, q, 4); return four; }
+
 /* A tile of activations and where it goes; a panel and its place. */
 typedef struct tile { const int8_t *q; const float *d, *mass; const int32_t *less; float *y; int64_t ldy; int tokens; } tile;
-typedef struct strip { const uint8_t *codes; const uint16_t *scales, *mins; int64_t units; int group, rows; } strip;
+typedef struct strip { const uint8_t *codes; const uint16_t *scales, *mins; int64_t units; int group_log2, rows; } strip;
 
 INLINE tile tile_of(const tt_batch *b, int64_t i, float *y, int64_t ldy) {
     const int64_t cells = i * b->units * b->tokens, left = b->T - i * b->tokens;
@@ -135,7 +137,7 @@ INLINE tile tile_of(const tt_batch *b, int64_t i, float *y, int64_t ldy) {
 INLINE strip strip_of(const tt_panel *w, int64_t p) {
     const int64_t left = w->rows - p * ROWS, scales = p * w->groups * ROWS;
     return (strip){w->codes + p * w->units * tt__panel_unit_bytes(w->bits), w->scales + scales, w->mins ? w->mins + scales : NULL, w->units,
-                   w->group, (int)(left < ROWS ? left : ROWS)};
+                   __builtin_ctz((unsigned)w->group), (int)(left < ROWS ? left : ROWS)};
 }
 
 /* The three grids as scale and minimum of a group: HALF has m = d / 2 where its sign bit says so. Which of them has an m, and what the

@@ -16,11 +16,10 @@ INLINE sums sum_half(int bits, int plane, const uint8_t *unit, const int8_t *q, 
         const __m256i w0 = quad_codes(bits, plane, unit, k, 0), w1 = quad_codes(bits, plane, unit, k, 32);
 #pragma GCC unroll 4
         for (int t = 0; t < TOKENS; t++) {
-            int32_t four;
-            memcpy(&four, q + (k * TOKENS + t) * 4, 4);
-            const __m256i x = _mm256_set1_epi32(four), a = _mm256_maddubs_epi16(w0, x), b = _mm256_maddubs_epi16(w1, x);
+            const __m256i x = _mm256_set1_epi32(load_quad(q + (k * TOKENS + t) * 4)), a = _mm256_maddubs_epi16(w0, x), b = _mm256_maddubs_epi16(w1, x);
             v.s[t][0] = k == 8 * h ? a : _mm256_add_epi16(v.s[t][0], a);
             v.s[t][1] = k == 8 * h ? b : _mm256_add_epi16(v.s[t][1], b);
+            __asm__("" : "+x"(v.s[t][0]), "+x"(v.s[t][1]));   /* sums are not to be reordered: all terms at once do not fit the registers */
         }
     }
     return v;
@@ -66,7 +65,7 @@ INLINE void tile_strip(int bits, tt_panel_grid grid, const tile *x, const strip 
             const int64_t part = (3 * u + h) * TOKENS;
             const sums v = widened_half(bits, s->codes + u * tt__panel_unit_bytes(bits), x->q + u * UNIT * TOKENS, h);
             for (int i = 0; i < PARTS; i++) {
-                const scales8 w = load_scales(s, grid, (UNIT * u + HALF * h) / s->group, i);
+                const scales8 w = load_scales(s, grid, (UNIT * u + HALF * h) >> s->group_log2, i);
 #pragma GCC unroll 4
                 for (int t = 0; t < TOKENS; t++) {
                     __m256i n = v.s[t][i];
