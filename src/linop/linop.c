@@ -274,21 +274,21 @@ static void pack_batch(tt_ctx *ctx, const tt_act *act) {
 }
 
 /* A piece of work: the activations of some tiles, which stay near, against rows of W. */
-enum { BATCH_ROWS = 128, BATCH_TILES = 8 };
-typedef struct batch_job { tt_ctx *ctx; const tt_linop *op; const tt_batch *x; float *Y; int64_t ldy, row_blocks; } batch_job;
+enum { BATCH_ROWS = 128, BATCH_TOKENS = 96 };
+typedef struct batch_job { tt_ctx *ctx; const tt_linop *op; const tt_batch *x; float *Y; int64_t ldy, row_blocks, tiles; } batch_job;
 
 static void batch_piece(void *arg, int64_t piece, int worker) {
     (void)worker;
     const batch_job *j = arg;
-    const int64_t tile0 = piece / j->row_blocks * BATCH_TILES, tile1 = tile0 + BATCH_TILES < j->x->tiles ? tile0 + BATCH_TILES : j->x->tiles;
+    const int64_t tile0 = piece / j->row_blocks * j->tiles, tile1 = tile0 + j->tiles < j->x->tiles ? tile0 + j->tiles : j->x->tiles;
     const int64_t r0 = piece % j->row_blocks * BATCH_ROWS, r1 = r0 + BATCH_ROWS < j->op->rows ? r0 + BATCH_ROWS : j->op->rows;
     j->op->v->batch(j->ctx, j->op, j->x, tile0, tile1, r0, r1, j->Y, j->ldy);
 }
 
 static void apply_batch(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *Y, int64_t ldy) {
     pack_batch(ctx, act);
-    batch_job job = {ctx, op, act->batch, Y, ldy, (op->rows + BATCH_ROWS - 1) / BATCH_ROWS};
-    tt__parallel(ctx, (act->batch->tiles + BATCH_TILES - 1) / BATCH_TILES * job.row_blocks, batch_piece, &job);
+    batch_job job = {ctx, op, act->batch, Y, ldy, (op->rows + BATCH_ROWS - 1) / BATCH_ROWS, (BATCH_TOKENS + act->batch->tokens - 1) / act->batch->tokens};
+    tt__parallel(ctx, (act->batch->tiles + job.tiles - 1) / job.tiles * job.row_blocks, batch_piece, &job);
 }
 
 void tt__linop_apply(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *Y, int64_t ldy) {
