@@ -2,7 +2,7 @@
 #include "kernels/batch.h"
 #include "kernels/panel.h"
 
-enum { WIDEST = 16, PER_TOKEN_AND_UNIT = TT_PANEL_UNIT + 7 * 4, ALIGN = 64, PARTS = 4 };
+enum { WIDEST = 16, PER_TOKEN_AND_UNIT = TT_PANEL_UNIT + 8 * 4, ALIGN = 64, PARTS = 4 };
 
 static size_t aligned(size_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
 
@@ -11,14 +11,14 @@ size_t tt__batch_bytes(int64_t T, int64_t n) {
     return padded * units * PER_TOKEN_AND_UNIT + (PARTS + 1) * ALIGN;
 }
 
-void tt__batch_init(tt_batch *b, int tokens, int64_t T, int64_t n, void *ws) {
+void tt__batch_init(tt_batch *b, int tokens, int per, int64_t T, int64_t n, void *ws) {
     const int64_t units = (n + TT_PANEL_UNIT - 1) / TT_PANEL_UNIT, tiles = (T + tokens - 1) / tokens;
     const size_t cells = (size_t)(tiles * tokens * units);
     uint8_t *p = (uint8_t *)(((uintptr_t)ws + ALIGN - 1) & ~(uintptr_t)(ALIGN - 1));
-    *b = (tt_batch){.T = T, .n = n, .units = units, .tiles = tiles, .tokens = tokens, .q = (int8_t *)p};
+    *b = (tt_batch){.T = T, .n = n, .units = units, .tiles = tiles, .tokens = tokens, .per = per, .q = (int8_t *)p};
     p += aligned(cells * TT_PANEL_UNIT);
     b->d = (float *)(void *)p;
-    p += aligned(cells * sizeof(float));
+    p += aligned(2 * cells * sizeof(float));
     b->less = (int32_t *)(void *)p;
     p += aligned(3 * cells * sizeof(int32_t));
     b->mass = (float *)(void *)p;

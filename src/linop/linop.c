@@ -266,10 +266,11 @@ static void pack_tile(void *arg, int64_t tile, int worker) {
     j->k->batch_pack(j->act->x, j->act->ldx, j->act->batch, tile);
 }
 
-/* Once for all operators that read the activation. */
-static void pack_batch(tt_ctx *ctx, const tt_act *act) {
+/* Once for all operators that read the activation; the first one's groups decide how many columns share a scale. */
+static void pack_batch(tt_ctx *ctx, const tt_linop *op, const tt_act *act) {
+    const tt_panel *panel = tt__linop_panel(op);
     if (act->batch->tiles) return;
-    tt__batch_init(act->batch, ctx->k->batch_tokens, act->T, act->n, (uint8_t *)act->batch + align64(sizeof(tt_batch)));
+    tt__batch_init(act->batch, ctx->k->batch_tokens, panel && panel->group == 32 ? 32 : 64, act->T, act->n, (uint8_t *)act->batch + align64(sizeof(tt_batch)));
     tt__parallel(ctx, act->batch->tiles, pack_tile, &(pack_job){ctx->k, act});
 }
 
@@ -286,7 +287,7 @@ static void batch_piece(void *arg, int64_t piece, int worker) {
 }
 
 static void apply_batch(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *Y, int64_t ldy) {
-    pack_batch(ctx, act);
+    pack_batch(ctx, op, act);
     batch_job job = {ctx, op, act->batch, Y, ldy, (op->rows + BATCH_ROWS - 1) / BATCH_ROWS, (BATCH_TOKENS + act->batch->tokens - 1) / act->batch->tokens};
     tt__parallel(ctx, (act->batch->tiles + job.tiles - 1) / job.tiles * job.row_blocks, batch_piece, &job);
 }

@@ -14,24 +14,36 @@ static uint32_t magnitude(const float *x, int64_t n) {
     return top;
 }
 
-/* Unit u of the token in place `t` of a tile; n of its columns are there. */
-static void pack_unit(const tt_batch *b, int64_t tile, int64_t u, int t, const float *x, int64_t n) {
-    const int64_t cell = tile * b->units + u;
+/* `count` columns of half h on, n of them there, of the token in place t of a tile: its quads, and Σ q of each half. Returns the scale. */
+static float round_columns(const tt_batch *b, int64_t cell, int t, int h, int count, const float *x, int64_t n, int32_t sum[2]) {
     const uint32_t top = magnitude(x, n);
     const float amax = half_bits_to_f32(top), inverse = 127.0f / amax;
     const int usable = top < 0x7f800000u && amax >= 0x1p-100f;
-    const float d = usable ? amax / 127.0f : top < 0x7f800000u ? 0.0f : NAN;
-    int32_t sum[3] = {0};
-    for (int c = 0; c < UNIT; c++) {
-        const int q = usable && c < n ? (int)(x[c] * inverse + 12582912.0f - 12582912.0f) : 0;
+    for (int i = 0; i < count; i++) {
+        const int q = usable && i < n ? (int)(x[i] * inverse + 12582912.0f - 12582912.0f) : 0, c = HALF * h + i;
         b->q[((16 * cell + c / 4) * b->tokens + t) * 4 + c % 4] = (int8_t)q;
         sum[c / HALF] += q;
     }
-    sum[2] = sum[0] + sum[1];
-    b->d[cell * b->tokens + t] = d;
+    return usable ? amax / 127.0f : top < 0x7f800000u ? 0.0f : NAN;
+}
+
+/* Unit u of the token; n of its columns are there. */
+static void pack_unit(const tt_batch *b, int64_t tile, int64_t u, int t, const float *x, int64_t n) {
+    const int64_t cell = tile * b->units + u;
+    int32_t sum[2] = {0};
+    float d[2];
+    if (b->per == UNIT) d[0] = d[1] = round_columns(b, cell, t, 0, UNIT, x, n, sum);
+    else
+        for (int h = 0; h < 2; h++) {
+            const int64_t left = n < HALF * h ? 0 : n - HALF * h;
+            d[h] = round_columns(b, cell, t, h, HALF, left ? x + HALF * h : NULL, left < HALF ? left : HALF, sum);
+        }
+    const int32_t sums[3] = {sum[0], sum[1], sum[0] + sum[1]};
+    const float masses[3] = {d[0] * (float)sum[0], d[1] * (float)sum[1], b->per == UNIT ? d[0] * (float)sums[2] : 0.0f};
+    for (int h = 0; h < 2; h++) b->d[(2 * cell + h) * b->tokens + t] = d[h];
     for (int i = 0; i < 3; i++) {
-        b->less[(3 * cell + i) * b->tokens + t] = -sum[i];
-        b->mass[(3 * cell + i) * b->tokens + t] = d * (float)sum[i];
+        b->less[(3 * cell + i) * b->tokens + t] = -sums[i];
+        b->mass[(3 * cell + i) * b->tokens + t] = masses[i];
     }
 }
 
@@ -55,7 +67,7 @@ static float dot_half(const tt_panel *w, int64_t p, int64_t u, int h, int r, con
     const float m = w->grid == TT_GRID_MIN ? half_to_f32(w->mins[at]) : w->grid == TT_GRID_HALF && scale & 0x8000u ? 0.5f * d : 0.0f;
     int32_t sum = middle * b->less[(3 * cell + h) * b->tokens + t];
     for (int c = HALF * h; c < HALF * h + HALF; c++) sum += codes[UNIT * r + c] * q[(c / 4 * b->tokens + t) * 4 + c % 4];
-    return d * (float)sum * b->d[cell * b->tokens + t] + m * b->mass[(3 * cell + h) * b->tokens + t];
+    return d * (float)sum * b->d[(2 * cell + h) * b->tokens + t] + m * b->mass[(3 * cell + h) * b->tokens + t];
 }
 
 static void panel_gemm(const tt_panel *w, int64_t p0, int64_t p1, const tt_batch *b, int64_t tile0, int64_t tile1, float *y, int64_t ldy) {

@@ -17,90 +17,137 @@ INLINE vi vi_and(vi a, int byte) { return _mm512_and_si512(a, _mm512_set1_epi8((
 INLINE vi vi_right(vi a, int n) { return n ? _mm512_srli_epi32(a, (unsigned)n) : a; }
 /* bits of a where `byte` has them, else of b */
 INLINE vi vi_select(int byte, vi a, vi b) { return _mm512_ternarylogic_epi32(_mm512_set1_epi8((char)byte), a, b, 0xca); }
-
-INLINE uint32_t largest_bits(const vf v[UV]) {
-    const __m512i mask = _mm512_set1_epi32(0x7fffffff);
-    __m512i m = _mm512_setzero_si512();
-    for (int i = 0; i < UV; i++) m = _mm512_max_epu32(m, _mm512_and_si512(_mm512_castps_si512(v[i]), mask));
-    return _mm512_reduce_max_epu32(m);
-}
-
-INLINE void round_unit(const vf v[UV], int8_t *q, int32_t sum[2]) {
-    __m512i r[UV];
-    for (int i = 0; i < UV; i++) {
-        r[i] = _mm512_cvtps_epi32(v[i]);
-        _mm_storeu_si128((__m128i *)(q + 16 * i), _mm512_cvtepi32_epi8(r[i]));
-    }
-    sum[0] = _mm512_reduce_add_epi32(_mm512_add_epi32(r[0], r[1]));
-    sum[1] = _mm512_reduce_add_epi32(_mm512_add_epi32(r[2], r[3]));
-}
 #else
 typedef __m256i vi;
 INLINE vi vi_load(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 INLINE vi vi_and(vi a, int byte) { return _mm256_and_si256(a, _mm256_set1_epi8((char)byte)); }
 INLINE vi vi_right(vi a, int n) { return n ? _mm256_srli_epi32(a, n) : a; }
 INLINE vi vi_select(int byte, vi a, vi b) { return _mm256_or_si256(vi_and(a, byte), vi_and(b, ~byte)); }
+#endif
 
-INLINE uint32_t largest_bits(const vf v[UV]) {
+/* ---- activations ---- */
+
+/* A unit of a token on its way: floats of its halves, rounded bytes, scale and sum of each half. */
+typedef struct one_unit { vf v[UV]; int8_t q[UNIT] __attribute__((aligned(64))); float d[2]; int32_t sum[2]; } one_unit;
+
+#ifdef __AVX512F__
+/* op over all of a and over all of b, in the two lowest lanes. */
+#define REDUCE_PAIR(op, op128, a, b, out)                                                                  \
+    do {                                                                                                   \
+        __m512i w_ = op(_mm512_shuffle_i64x2(a, b, 0x44), _mm512_shuffle_i64x2(a, b, 0xee));               \
+        w_ = op(w_, _mm512_shuffle_i32x4(w_, w_, 0xb1));                                                   \
+        out = _mm_unpacklo_epi32(_mm512_castsi512_si128(w_), _mm512_extracti32x4_epi32(w_, 2));            \
+        const __m128i high_ = _mm_unpackhi_epi32(_mm512_castsi512_si128(w_), _mm512_extracti32x4_epi32(w_, 2)); \
+        out = op128(out, high_);                                                                           \
+        out = op128(out, _mm_shuffle_epi32(out, 0x4e));                                                    \
+    } while (0)
+
+INLINE void round_unit(one_unit *x, int per) {
+    const __m512i mask = _mm512_set1_epi32(0x7fffffff);
+    __m512i a[UV], r[UV];
+    __m128i top, sum;
+    for (int i = 0; i < UV; i++) a[i] = _mm512_and_si512(_mm512_castps_si512(x->v[i]), mask);
+    REDUCE_PAIR(_mm512_max_epu32, _mm_max_epu32, _mm512_max_epu32(a[0], a[1]), _mm512_max_epu32(a[2], a[3]), top);
+    if (per == UNIT) top = _mm_max_epu32(top, _mm_shuffle_epi32(top, 0xb1));
+    const __m128 amax = _mm_castsi128_ps(top), most = _mm_set1_ps(127.0f);
+    const __mmask8 finite = _mm_cmplt_epu32_mask(top, _mm_set1_epi32(0x7f800000)), usable = finite & _mm_cmp_ps_mask(amax, _mm_set1_ps(0x1p-100f), _CMP_GE_OQ);
+    const __m128 inverse = _mm_maskz_div_ps(usable, most, amax), d = _mm_mask_blend_ps(finite, _mm_set1_ps(NAN), _mm_maskz_div_ps(usable, amax, most));
+    for (int i = 0; i < UV; i++) {
+        const vf by = _mm512_broadcastss_ps(i < 2 ? inverse : _mm_movehdup_ps(inverse));
+        r[i] = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(usable & (i < 2 ? 1 : 2) ? 0xffff : 0, x->v[i], by));
+        _mm_store_si128((__m128i *)(x->q + 16 * i), _mm512_cvtepi32_epi8(r[i]));
+    }
+    REDUCE_PAIR(_mm512_add_epi32, _mm_add_epi32, _mm512_add_epi32(r[0], r[1]), _mm512_add_epi32(r[2], r[3]), sum);
+    x->d[0] = _mm_cvtss_f32(d);
+    x->d[1] = _mm_cvtss_f32(_mm_movehdup_ps(d));
+    x->sum[0] = _mm_cvtsi128_si32(sum);
+    x->sum[1] = _mm_extract_epi32(sum, 1);
+}
+#else
+INLINE uint32_t largest_bits(const vf v[UV / 2]) {
     const __m256i mask = _mm256_set1_epi32(0x7fffffff);
     __m256i m = _mm256_setzero_si256();
-    for (int i = 0; i < UV; i++) m = _mm256_max_epu32(m, _mm256_and_si256(_mm256_castps_si256(v[i]), mask));
+    for (int i = 0; i < UV / 2; i++) m = _mm256_max_epu32(m, _mm256_and_si256(_mm256_castps_si256(v[i]), mask));
     __m128i s = _mm_max_epu32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
     s = _mm_max_epu32(s, _mm_shuffle_epi32(s, 0x4e));
     s = _mm_max_epu32(s, _mm_shuffle_epi32(s, 0xb1));
     return (uint32_t)_mm_cvtsi128_si32(s);
 }
 
-INLINE void round_unit(const vf v[UV], int8_t *q, int32_t sum[2]) {
+INLINE int32_t round_half(const vf v[UV / 2], vf by, int8_t *q) {
+    __m256i r[UV / 2];
+    for (int i = 0; i < UV / 2; i++) r[i] = _mm256_cvtps_epi32(v_mul(v[i], by));
+    const __m256i total = _mm256_add_epi32(_mm256_add_epi32(r[0], r[1]), _mm256_add_epi32(r[2], r[3]));
+    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(r[0], r[1]), _mm256_packs_epi32(r[2], r[3]));
+    _mm256_store_si256((__m256i *)q, _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+
+INLINE void round_unit(one_unit *x, int per) {
+    uint32_t top[2] = {largest_bits(x->v), largest_bits(x->v + UV / 2)};
+    if (per == UNIT) top[0] = top[1] = top[0] > top[1] ? top[0] : top[1];
     for (int h = 0; h < 2; h++) {
-        __m256i r[UV / 2];
-        for (int i = 0; i < UV / 2; i++) r[i] = _mm256_cvtps_epi32(v[UV / 2 * h + i]);
-        const __m256i total = _mm256_add_epi32(_mm256_add_epi32(r[0], r[1]), _mm256_add_epi32(r[2], r[3]));
-        const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(r[0], r[1]), _mm256_packs_epi32(r[2], r[3]));
-        _mm256_storeu_si256((__m256i *)(q + HALF * h), _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
-        __m128i s = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
-        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-        sum[h] = _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+        const float amax = half_bits_to_f32(top[h]);
+        x->sum[h] = 0;
+        if (top[h] < 0x7f800000u && amax >= 0x1p-100f) {
+            x->sum[h] = round_half(x->v + UV / 2 * h, v_set1(127.0f / amax), x->q + HALF * h);
+            x->d[h] = amax / 127.0f;
+        } else {
+            memset(x->q + HALF * h, 0, HALF);
+            x->d[h] = top[h] < 0x7f800000u ? 0.0f : NAN;
+        }
     }
 }
 #endif
 
-/* ---- activations ---- */
-
-/* n of the unit's columns are there (0: the token is not). Writes the 16 quads `step` bytes apart. */
-INLINE void pack_unit(const float *x, int64_t n, int8_t *quads, int64_t step, float *d, int32_t *less, float *mass, int64_t stride) {
-    int8_t q[UNIT] __attribute__((aligned(64))) = {0};
-    int32_t sum[2] = {0, 0};
-    vf v[UV];
-    for (int i = 0; i < UV; i++) v[i] = n >= VN * i + VN ? v_load(x + VN * i) : n > VN * i ? v_load_n(x + VN * i, n - VN * i) : v_zero();
-    const uint32_t top = largest_bits(v);
-    const float amax = half_bits_to_f32(top);
-    if (top < 0x7f800000u && amax >= 0x1p-100f) {
-        const vf inverse = v_set1(127.0f / amax);
-        for (int i = 0; i < UV; i++) v[i] = v_mul(v[i], inverse);
-        round_unit(v, q, sum);
-        *d = amax / 127.0f;
-    } else {
-        *d = top < 0x7f800000u ? 0.0f : NAN;
+/* Four quads from k on of a cell: of four tokens at a time, then of two. */
+INLINE void store_quads(int8_t *to, int tokens, const one_unit *x, int k) {
+    int t = 0;
+    for (; t + 4 <= tokens; t += 4) {
+        __m128i v[4];
+        for (int i = 0; i < 4; i++) v[i] = _mm_load_si128((const __m128i *)(x[t + i].q + 4 * k));
+        const __m128i a = _mm_unpacklo_epi32(v[0], v[1]), b = _mm_unpacklo_epi32(v[2], v[3]), c = _mm_unpackhi_epi32(v[0], v[1]), d = _mm_unpackhi_epi32(v[2], v[3]);
+        _mm_storeu_si128((__m128i *)(to + 4 * t), _mm_unpacklo_epi64(a, b));
+        _mm_storeu_si128((__m128i *)(to + 4 * (tokens + t)), _mm_unpackhi_epi64(a, b));
+        _mm_storeu_si128((__m128i *)(to + 4 * (2 * tokens + t)), _mm_unpacklo_epi64(c, d));
+        _mm_storeu_si128((__m128i *)(to + 4 * (3 * tokens + t)), _mm_unpackhi_epi64(c, d));
     }
-    for (int k = 0; k < UNIT / 4; k++) memcpy(quads + k * step, q + 4 * k, 4);
-    const int32_t sums[3] = {sum[0], sum[1], sum[0] + sum[1]};
-    for (int i = 0; i < 3; i++) {
-        less[i * stride] = -sums[i];
-        mass[i * stride] = *d * (float)sums[i];
+    for (; t + 2 <= tokens; t += 2) {
+        const __m128i u = _mm_load_si128((const __m128i *)(x[t].q + 4 * k)), v = _mm_load_si128((const __m128i *)(x[t + 1].q + 4 * k));
+        const __m128i a = _mm_unpacklo_epi32(u, v), c = _mm_unpackhi_epi32(u, v);
+        _mm_storel_epi64((__m128i *)(to + 4 * t), a);
+        _mm_storel_epi64((__m128i *)(to + 4 * (tokens + t)), _mm_unpackhi_epi64(a, a));
+        _mm_storel_epi64((__m128i *)(to + 4 * (2 * tokens + t)), c);
+        _mm_storel_epi64((__m128i *)(to + 4 * (3 * tokens + t)), _mm_unpackhi_epi64(c, c));
     }
 }
 
-static void batch_pack(const float *x, int64_t ldx, const tt_batch *b, int64_t tile) {
-    const int64_t step = b->tokens;
+INLINE void store_unit(const tt_batch *b, int tokens, int64_t cell, const one_unit *x) {
+    float *d = b->d + 2 * cell * tokens, *mass = b->mass + 3 * cell * tokens;
+    int32_t *less = b->less + 3 * cell * tokens;
+    const bool whole = b->per == UNIT;
+    for (int k = 0; k < UNIT / 4; k += 4) store_quads(b->q + (16 * cell + k) * 4 * tokens, tokens, x, k);
+    for (int t = 0; t < tokens; t++) {
+        const int32_t first = x[t].sum[0], second = x[t].sum[1], all = first + second;
+        d[t] = x[t].d[0], d[tokens + t] = x[t].d[1];
+        less[t] = -first, less[tokens + t] = -second, less[2 * tokens + t] = -all;
+        mass[t] = x[t].d[0] * (float)first, mass[tokens + t] = x[t].d[1] * (float)second, mass[2 * tokens + t] = whole ? x[t].d[0] * (float)all : 0.0f;
+    }
+}
+
+/* tokens: b->tokens, an even constant. */
+INLINE void pack_tile(const float *x, int64_t ldx, const tt_batch *b, int tokens, int64_t tile) {
+    one_unit units[8];
     for (int64_t u = 0; u < b->units; u++) {
-        const int64_t cell = tile * b->units + u, left = b->n - UNIT * u, n = left < UNIT ? left : UNIT;
-        for (int64_t t = 0; t < step; t++) {
-            const int64_t row = tile * step + t;
-            const bool there = row < b->T;
-            pack_unit(there ? x + row * ldx + UNIT * u : x, there ? n : 0, b->q + (16 * cell * step + t) * 4, 4 * step, b->d + cell * step + t,
-                      b->less + 3 * cell * step + t, b->mass + 3 * cell * step + t, step);
+        for (int t = 0; t < tokens; t++) {
+            const int64_t row = tile * tokens + t, n = row < b->T ? b->n - UNIT * u : 0;      /* columns that are there */
+            const float *p = row < b->T ? x + row * ldx + UNIT * u : x;
+            for (int i = 0; i < UV; i++) units[t].v[i] = n >= VN * i + VN ? v_load(p + VN * i) : n > VN * i ? v_load_n(p + VN * i, n - VN * i) : v_zero();
+            round_unit(&units[t], b->per);
         }
+        store_unit(b, tokens, tile * b->units + u, units);
     }
 }
 
@@ -130,7 +177,7 @@ typedef struct strip { const uint8_t *codes; const uint16_t *scales, *mins; int6
 
 INLINE tile tile_of(const tt_batch *b, int64_t i, float *y, int64_t ldy) {
     const int64_t cells = i * b->units * b->tokens, left = b->T - i * b->tokens;
-    return (tile){b->q + UNIT * cells, b->d + cells, b->mass + 3 * cells, b->less + 3 * cells, y + i * b->tokens * ldy, ldy,
+    return (tile){b->q + UNIT * cells, b->d + 2 * cells, b->mass + 3 * cells, b->less + 3 * cells, y + i * b->tokens * ldy, ldy,
                   (int)(left < b->tokens ? left : b->tokens)};
 }
 

@@ -6,6 +6,8 @@
 
 enum { TOKENS = 4, PARTS = 2 };                  /* vectors of 8 rows */
 
+static void batch_pack(const float *x, int64_t ldx, const tt_batch *b, int64_t i) { pack_tile(x, ldx, b, TOKENS, i); }
+
 typedef struct sums { __m256i s[TOKENS][PARTS]; } sums;
 
 /* Σ codes x over half h of a unit, in pairs of columns. */
@@ -59,10 +61,10 @@ INLINE void tile_strip(int bits, tt_panel_grid grid, const tile *x, const strip 
     const int middle = log2_middle(grid, bits);
     for (int t = 0; t < TOKENS; t++) acc[t][0] = acc[t][1] = v_zero();
     for (int64_t u = 0; u < s->units; u++) {
-        const float *dx = x->d + u * TOKENS;
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
             const int64_t part = (3 * u + h) * TOKENS;
+            const float *dx = x->d + (2 * u + h) * TOKENS;
             const sums v = widened_half(bits, s->codes + u * tt__panel_unit_bytes(bits), x->q + u * UNIT * TOKENS, h);
             for (int i = 0; i < PARTS; i++) {
                 const scales8 w = load_scales(s, grid, (UNIT * u + HALF * h) >> s->group_log2, i);

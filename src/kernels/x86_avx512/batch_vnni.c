@@ -7,7 +7,7 @@
  */
 #include "kernels/x86/batch.h"
 
-enum { TOKENS = 6, PANELS = 2 };
+enum { TOKENS = 6, PAIRS = 2 };
 
 typedef struct scales16 { __m512 d, m; } scales16;
 
@@ -19,83 +19,88 @@ INLINE scales16 load_scales(const strip *s, tt_panel_grid grid, int64_t group) {
     return (scales16){size, _mm512_maskz_mul_ps(_mm512_movepi32_mask(_mm512_castps_si512(d)), size, v_set1(0.5f))};
 }
 
-typedef struct sums { __m512i s[PANELS][TOKENS]; } sums;
+static void batch_pack(const float *x, int64_t ldx, const tt_batch *b, int64_t i) { pack_tile(x, ldx, b, TOKENS, i); }
 
-/* Quads k0 … k1 of a unit, from where the offset of the codes puts the sums. */
-INLINE void sum_quads(sums *v, int bits, tt_panel_grid grid, int P, const strip *s, int64_t unit, const int8_t *q, const int32_t *less, int k0, int k1) {
+/* P panels times Q tiles, one of the two being 2: pair i is panel i % P and tile i % Q. */
+typedef struct sums { __m512i s[PAIRS][TOKENS]; } sums;
+
+/* Quads k0 … k1 of unit u, from where the offset of the codes puts the sums. part: which of the three sums of x. */
+INLINE void sum_quads(sums *v, int bits, tt_panel_grid grid, int P, int Q, const strip *s, const tile *x, int64_t u, int64_t part, int k0, int k1) {
     const int middle = log2_middle(grid, bits);
+    const int64_t at = u * tt__panel_unit_bytes(bits), first = u * UNIT * TOKENS;
 #pragma GCC unroll 6
     for (int t = 0; t < TOKENS; t++) {
-        v->s[0][t] = middle < 0 ? _mm512_setzero_si512() : _mm512_slli_epi32(_mm512_set1_epi32(less[t]), (unsigned)middle);
-        for (int p = 1; p < P; p++) v->s[p][t] = v->s[0][t];
+        __m512i start[PAIRS];
+        for (int q = 0; q < Q; q++) start[q] = middle < 0 ? _mm512_setzero_si512() : _mm512_slli_epi32(_mm512_set1_epi32(x[q].less[part + t]), (unsigned)middle);
+        for (int i = 0; i < P * Q; i++) v->s[i][t] = start[i % Q];
     }
 #pragma GCC unroll 16
     for (int k = k0; k < k1; k++) {
-        __m512i codes[PANELS];
-        for (int p = 0; p < P; p++) codes[p] = quad_codes(bits, 0, s[p].codes + unit, k, 0);
+        __m512i codes[PAIRS];
+        for (int p = 0; p < P; p++) codes[p] = quad_codes(bits, 0, s[p].codes + at, k, 0);
 #pragma GCC unroll 6
         for (int t = 0; t < TOKENS; t++) {
-            const __m512i x = _mm512_set1_epi32(load_quad(q + (k * TOKENS + t) * 4));
-            for (int p = 0; p < P; p++) v->s[p][t] = _mm512_dpbusd_epi32(v->s[p][t], codes[p], x);
+            __m512i four[PAIRS];
+            for (int q = 0; q < Q; q++) four[q] = _mm512_set1_epi32(load_quad(x[q].q + first + (k * TOKENS + t) * 4));
+            for (int i = 0; i < P * Q; i++) v->s[i][t] = _mm512_dpbusd_epi32(v->s[i][t], codes[i % P], four[i % Q]);
         }
     }
 }
 
-/* P panels from s on. halves: 2 where each half of a unit has scales of its own. */
-INLINE void tile_strips(int bits, tt_panel_grid grid, int halves, int P, const tile *x, const strip *s) {
-    vf acc[PANELS][TOKENS];
+/* halves: 2 where a half of a unit has scales of its own, be it of the panel or of the activations. */
+INLINE void block(int bits, tt_panel_grid grid, int halves, int P, int Q, const strip *s, const tile *x) {
+    vf acc[PAIRS][TOKENS];
     sums v;
-    for (int p = 0; p < P; p++)
-        for (int t = 0; t < TOKENS; t++) acc[p][t] = v_zero();
-    for (int64_t u = 0; u < s->units; u++) {
-        const int64_t unit = u * tt__panel_unit_bytes(bits);
-        const int8_t *q = x->q + u * UNIT * TOKENS;
-        const float *dx = x->d + u * TOKENS;
+    for (int i = 0; i < P * Q; i++)
+        for (int t = 0; t < TOKENS; t++) acc[i][t] = v_zero();
+    for (int64_t u = 0; u < s->units; u++)
 #pragma GCC unroll 2
         for (int h = 0; h < halves; h++) {
-            const int64_t part = (3 * u + (halves == 2 ? h : 2)) * TOKENS, group = halves == 2 ? 2 * u + h : u * UNIT >> s->group_log2;
-            sum_quads(&v, bits, grid, P, s, unit, q, x->less + part, halves == 2 ? 8 * h : 0, halves == 2 ? 8 * h + 8 : 16);
-            for (int p = 0; p < P; p++) {
-                const scales16 w = load_scales(s + p, grid, group);
+            const int64_t part = (3 * u + (halves == 2 ? h : 2)) * TOKENS, d = (2 * u + h) * TOKENS, group = (UNIT * u + HALF * h) >> s->group_log2;
+            sum_quads(&v, bits, grid, P, Q, s, x, u, part, halves == 2 ? 8 * h : 0, halves == 2 ? 8 * h + 8 : 16);
+            for (int i = 0; i < P * Q; i++) {
+                const scales16 w = load_scales(s + i % P, grid, group);
+                const tile *xi = x + i % Q;
 #pragma GCC unroll 6
                 for (int t = 0; t < TOKENS; t++) {
-                    acc[p][t] = v_fma(_mm512_cvtepi32_ps(v.s[p][t]), v_mul(w.d, v_set1(dx[t])), acc[p][t]);
-                    if (has_mins(grid)) acc[p][t] = v_fma(w.m, v_set1(x->mass[part + t]), acc[p][t]);
+                    acc[i][t] = v_fma(_mm512_cvtepi32_ps(v.s[i][t]), v_mul(w.d, v_set1(xi->d[d + t])), acc[i][t]);
+                    if (has_mins(grid)) acc[i][t] = v_fma(w.m, v_set1(xi->mass[part + t]), acc[i][t]);
                 }
             }
         }
-    }
-    for (int p = 0; p < P; p++)
+    for (int i = 0; i < P * Q; i++)
 #pragma GCC unroll 6
         for (int t = 0; t < TOKENS; t++)
-            if (t < x->tokens) v_store_n(x->y + t * x->ldy + ROWS * p, acc[p][t], s[p].rows);
+            if (t < x[i % Q].tokens) v_store_n(x[i % Q].y + t * x[i % Q].ldy + ROWS * (i % P), acc[i][t], s[i % P].rows);
 }
 
-typedef void (*tile_fn)(const tile *x, const strip *s, int panels);
-#define TILE(bits, grid, halves)                                                                   \
-    static void tile_##bits##_##grid##_##halves(const tile *x, const strip *s, int panels) {       \
-        if (panels == 2) tile_strips(bits, TT_GRID_##grid, halves, 2, x, s);                       \
-        else tile_strips(bits, TT_GRID_##grid, halves, 1, x, s);                                   \
+typedef void (*block_fn)(const strip *s, int panels, const tile *x, int tiles);
+#define BLOCK(bits, grid, halves)                                                                              \
+    static void block_##bits##_##grid##_##halves(const strip *s, int panels, const tile *x, int tiles) {       \
+        if (panels == 2) block(bits, TT_GRID_##grid, halves, 2, 1, s, x);                                      \
+        else if (tiles == 2) block(bits, TT_GRID_##grid, halves, 1, 2, s, x);                                  \
+        else block(bits, TT_GRID_##grid, halves, 1, 1, s, x);                                                  \
     }
-#define EACH_TILE(bits) TILE(bits, OFFSET, 1) TILE(bits, OFFSET, 2) TILE(bits, HALF, 1) TILE(bits, HALF, 2) TILE(bits, MIN, 1) TILE(bits, MIN, 2)
-EACH_TILE(2)
-EACH_TILE(3)
-EACH_TILE(4)
-EACH_TILE(8)
+#define EACH_BLOCK(bits) BLOCK(bits, OFFSET, 1) BLOCK(bits, OFFSET, 2) BLOCK(bits, HALF, 1) BLOCK(bits, HALF, 2) BLOCK(bits, MIN, 1) BLOCK(bits, MIN, 2)
+EACH_BLOCK(2)
+EACH_BLOCK(3)
+EACH_BLOCK(4)
+EACH_BLOCK(8)
 
-#define ENTRIES(bits)                                                                                                          \
-    { {tile_##bits##_OFFSET_1, tile_##bits##_OFFSET_2}, {tile_##bits##_HALF_1, tile_##bits##_HALF_2}, {tile_##bits##_MIN_1, tile_##bits##_MIN_2} }
-static const tile_fn tile_fns[4][3][2] = {ENTRIES(2), ENTRIES(3), ENTRIES(4), ENTRIES(8)};
+#define ENTRIES(bits)                                                                                                                  \
+    { {block_##bits##_OFFSET_1, block_##bits##_OFFSET_2}, {block_##bits##_HALF_1, block_##bits##_HALF_2}, {block_##bits##_MIN_1, block_##bits##_MIN_2} }
+static const block_fn block_fns[4][3][2] = {ENTRIES(2), ENTRIES(3), ENTRIES(4), ENTRIES(8)};
 
-/* A pair of panels stays in L1 while the tiles pass. */
+/* A pair of panels stays in L1 while the tiles pass; a panel left over takes them two at a time. */
 static void panel_gemm(const tt_panel *w, int64_t p0, int64_t p1, const tt_batch *b, int64_t tile0, int64_t tile1, float *y, int64_t ldy) {
-    const tile_fn fn = tile_fns[w->bits == 8 ? 3 : w->bits - 2][w->grid][w->group == 32];
-    for (int64_t p = p0; p < p1; p += PANELS) {
+    const block_fn fn = block_fns[w->bits == 8 ? 3 : w->bits - 2][w->grid][w->group == 32 || b->per == 32];
+    for (int64_t p = p0; p < p1; p += 2) {
         const int panels = p + 1 < p1 ? 2 : 1;
-        const strip s[PANELS] = {strip_of(w, p), strip_of(w, p + panels - 1)};
-        for (int64_t i = tile0; i < tile1; i++) {
-            const tile x = tile_of(b, i, y + p * ROWS, ldy);
-            fn(&x, s, panels);
+        const strip s[PAIRS] = {strip_of(w, p), strip_of(w, p + panels - 1)};
+        for (int64_t i = tile0, tiles; i < tile1; i += tiles) {
+            tiles = panels == 1 && i + 1 < tile1 ? 2 : 1;
+            const tile x[PAIRS] = {tile_of(b, i, y + p * ROWS, ldy), tile_of(b, i + tiles - 1, y + p * ROWS, ldy)};
+            fn(s, panels, x, (int)tiles);
         }
     }
 }
