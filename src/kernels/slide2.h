@@ -42,6 +42,13 @@ static inline void tt__slide2_put(uint8_t *unit, int r, int s, int code, int off
     unit[256 + s / 16 * 64 + 4 * r + s % 4] |= (uint8_t)(offset << s / 4 % 4 * 2);
 }
 
+/* Half of an f16 scale without its sign (the grid). Only below 2^-13 may its last bit be rounded. */
+static inline uint16_t tt__half_scale(uint16_t h) {
+    const uint16_t m = h & 0x7fff;
+    if (m >= 0x0800) return (uint16_t)(m - 0x0400);
+    return (uint16_t)((m >> 1) + (m & m >> 1 & 1));
+}
+
 /* What every level's unrolling shares: the unit's scale d and 127 / max|x|; the rounding is that of quant_q8. */
 typedef struct tt_unit_scale { float d, inv; } tt_unit_scale;
 static inline tt_unit_scale tt__unit_scale(uint32_t top_bits) {

@@ -54,6 +54,26 @@ static void rowdot(tt_ctx *ctx, const tt_linop *op, const tt_act *act, int64_t r
     ctx->k->bitmask_rowdot(&s->w, r0 / TT_BITMASK_ROWS, panels_of(r1), &act->q8, Y, ldy);
 }
 
+/* The last columns of a unit and the last rows may not exist: activations are 0 there, and rows are not written. */
+void tt__expanded_gemm(tt_ctx *ctx, const tt_linop *op, const tt__expanded *e, const tt_batch *x, int64_t tile0, int64_t tile1, float *Y, int64_t ldy, uint16_t *room) {
+    const int64_t rows = op->rows - e->p * 16;
+    for (int64_t i = 0; i < e->groups * 16; i++) room[i] = tt__half_scale(e->scales[i]);
+    const tt_panel panel = {.bits = 8, .group = e->group, .grid = TT_GRID_OFFSET, .rows = rows < 16 ? rows : 16, .cols = op->cols, .units = e->units, .groups = e->groups,
+                            .codes = e->codes, .scales = room};
+    ctx->k->panel_gemm(&panel, 0, 1, x, tile0, tile1, Y + e->p * 16, ldy);
+}
+
+/* Many rows, fast: a panel at a time is expanded to 8-bit codes for the dense kernel. */
+static void batch(tt_ctx *ctx, const tt_linop *op, const tt_batch *x, int64_t tile0, int64_t tile1, int64_t r0, int64_t r1, float *Y, int64_t ldy, int worker) {
+    const bitmask_op *s = (const bitmask_op *)op;
+    uint8_t *codes = (uint8_t *)(((uintptr_t)tt__scratch(ctx, worker) + 63) & ~(uintptr_t)63);
+    uint16_t *scales = (uint16_t *)(void *)(codes + s->w.units * 1024);
+    for (int64_t p = r0 / 16; p < panels_of(r1); p++) {
+        ctx->k->bitmask_expand(&s->w, p, codes);
+        tt__expanded_gemm(ctx, op, &(tt__expanded){p, s->w.units, s->w.groups, s->w.group, codes, s->w.scales + p * s->w.groups * 16}, x, tile0, tile1, Y, ldy, scales);
+    }
+}
+
 /* ------------------------------------------------------------ state ---- */
 
 static int segments(const tt_linop *op, tt_segment out[8]) {
@@ -171,6 +191,20 @@ static void fill_codes(const tt__sparse_rows *from, const tt_bitmask *w, int64_t
     }
 }
 
+typedef struct fill_job { const tt__sparse_rows *from; const tt_bitmask *w; uint64_t *mask; uint8_t *codes; } fill_job;
+
+static void mask_tile(void *arg, int64_t p, int worker) {
+    const fill_job *j = arg;
+    (void)worker;
+    fill_masks(j->from, j->w, p, j->mask + p * j->w->units * TT_BITMASK_BLOCKS);
+}
+
+static void code_tile(void *arg, int64_t p, int worker) {
+    const fill_job *j = arg;
+    (void)worker;
+    fill_codes(j->from, j->w, p, j->codes + j->w->start[p]);
+}
+
 static uint64_t panel_bytes(const uint64_t *mask, int64_t blocks) {
     uint64_t count[2] = {0, 0};
     for (int64_t j = 0; j < blocks; j++) count[j % 2] += (uint64_t)__builtin_popcountll(mask[j]);
@@ -190,9 +224,10 @@ tt_status tt__linop_bitmask(tt_ctx *ctx, const tt_linop *sparse, tt_linop **out,
     uint64_t *mask = NULL, at = 0;
     TT_TRY_GOTO(tt__new(&mask, 1, fixed, "a mask", err));
     s->op.owned = mask;
+    fill_job job = {&from, w, mask, NULL};
+    tt__parallel(ctx, panels, mask_tile, &job);
     for (int64_t p = 0; p < panels; p++) {
         mask[mask_count(w) + (uint64_t)p] = at;
-        fill_masks(&from, w, p, mask + p * blocks);
         at += panel_bytes(mask + p * blocks, blocks);
     }
     mask[mask_count(w) + (uint64_t)panels] = at;
@@ -211,7 +246,8 @@ tt_status tt__linop_bitmask(tt_ctx *ctx, const tt_linop *sparse, tt_linop **out,
     w->scales = scales;
     for (int64_t r = 0; r < w->rows; r++)
         for (int64_t g = 0; g < groups; g++) scales[(r / 16 * w->groups + g) * 16 + r % 16] = from.scales[r * groups + g];
-    for (int64_t p = 0; p < panels; p++) fill_codes(&from, w, p, all + fixed + w->start[p]);
+    job.codes = all + fixed;
+    tt__parallel(ctx, panels, code_tile, &job);
     *out = &s->op;
     return TT_OK;
 done:
@@ -219,5 +255,41 @@ done:
     return st;
 }
 
-const tt_linop_vtable tt__linop_v_bitmask = {.name = "bitmask", .decode = decode, .rowdot = rowdot, .segments = segments, .load = load, .describe = describe,
+/* ---- dense ---- */
+
+static bool halves_exactly(const tt_bitmask *w) {
+    for (uint64_t i = 0; i < scale_count(w); i++)
+        if ((w->scales[i] & 0x7fff) < 0x0800 && w->scales[i] & 1) return false;
+    return true;
+}
+
+typedef struct dense_job { tt_ctx *ctx; const tt_bitmask *w; uint8_t *codes; } dense_job;
+
+static void dense_tile(void *arg, int64_t p, int worker) {
+    const dense_job *j = arg;
+    (void)worker;
+    j->ctx->k->bitmask_expand(j->w, p, j->codes + p * j->w->units * 1024);
+}
+
+tt_status tt__linop_bitmask_dense(tt_ctx *ctx, const tt_linop *bitmask, tt_linop **out, tt_err *err) {
+    const tt_bitmask *w = &((const bitmask_op *)bitmask)->w;
+    const uint64_t codes = (uint64_t)(panels_of(w->rows) * w->units) * 1024, count = scale_count(w);
+    uint8_t *mem = NULL;
+    char params[64];
+    *out = NULL;
+    if (bitmask->v != &tt__linop_v_bitmask || !halves_exactly(w)) return TT_OK;
+    TT_TRY(tt__new(&mem, 1, (size_t)(codes + count * sizeof(uint16_t)) + 63, "a dense matrix", err));
+    uint8_t *at = (uint8_t *)(((uintptr_t)mem + 63) & ~(uintptr_t)63);
+    uint16_t *scales = (uint16_t *)(void *)(at + codes);
+    for (uint64_t i = 0; i < count; i++) scales[i] = tt__half_scale(w->scales[i]);
+    tt__parallel(ctx, panels_of(w->rows), dense_tile, &(dense_job){ctx, w, at});
+    snprintf(params, sizeof params, "bits=8,group=%d,grid=offset", w->group);
+    const tt_segment seg[2] = {{"codes", at, codes}, {"scales", scales, count * sizeof(uint16_t)}};
+    tt_status st = tt__linop_v_panel.load(ctx, params, w->rows, w->cols, seg, 2, out, err);
+    if (st != TT_OK) tt__free(mem);
+    else (*out)->owned = mem;
+    return st;
+}
+
+const tt_linop_vtable tt__linop_v_bitmask = {.name = "bitmask", .decode = decode, .rowdot = rowdot, .batch = batch, .segments = segments, .load = load, .describe = describe,
                                              .free = release};

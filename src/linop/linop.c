@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/limits.h"
 #include "base/util.h"
+#include "linop/sparse.h"
 #include "linop/standard.h"
 #include <assert.h>
 #include <stdio.h>
@@ -283,7 +284,7 @@ static void batch_piece(void *arg, int64_t piece, int worker) {
     const batch_job *j = arg;
     const int64_t tile0 = piece / j->row_blocks * j->tiles, tile1 = tile0 + j->tiles < j->x->tiles ? tile0 + j->tiles : j->x->tiles;
     const int64_t r0 = piece % j->row_blocks * BATCH_ROWS, r1 = r0 + BATCH_ROWS < j->op->rows ? r0 + BATCH_ROWS : j->op->rows;
-    j->op->v->batch(j->ctx, j->op, j->x, tile0, tile1, r0, r1, j->Y, j->ldy);
+    j->op->v->batch(j->ctx, j->op, j->x, tile0, tile1, r0, r1, j->Y, j->ldy, worker);
 }
 
 static void apply_batch(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *Y, int64_t ldy) {
@@ -316,4 +317,7 @@ void tt__linop_apply_t(tt_ctx *ctx, const tt_linop *op, const float *G, int64_t 
     tt__gemm_wt(ctx, &w, G, ldg, T, dX, lddx, accumulate);
 }
 
-size_t tt__linop_scratch(tt_ctx *ctx, const tt_linop *op) { return tt__gemm_scratch(ctx, op->rows, op->cols); }
+size_t tt__linop_scratch(tt_ctx *ctx, const tt_linop *op) {
+    const size_t gemm = tt__gemm_scratch(ctx, op->rows, op->cols), expanded = tt__expanded_bytes(op->cols);
+    return gemm > expanded ? gemm : expanded;
+}

@@ -37,7 +37,7 @@ typedef struct tt_linop_vtable {
     /* Y[t, r0…r1) for T ≤ 8 rows of a fast activation, or NULL: no integer path. r0 is a multiple of 16, r1 too or rows */
     void (*rowdot)(tt_ctx *ctx, const tt_linop *op, const tt_act *act, int64_t r0, int64_t r1, float *Y, int64_t ldy);
     /* Y[t, r0…r1) of tiles tile0 … tile1 of many rows rounded to 8 bits (kernels/batch.h), r0 a multiple of 16; NULL: they go by decode */
-    void (*batch)(tt_ctx *ctx, const tt_linop *op, const tt_batch *x, int64_t tile0, int64_t tile1, int64_t r0, int64_t r1, float *Y, int64_t ldy);
+    void (*batch)(tt_ctx *ctx, const tt_linop *op, const tt_batch *x, int64_t tile0, int64_t tile1, int64_t r0, int64_t r1, float *Y, int64_t ldy, int worker);
     /* what rowdot needs of a fast activation beyond q8; called before each rowdot's parallel region, by one thread; NULL: nothing */
     void (*prepare)(tt_ctx *ctx, const tt_act *act);
     /* state as byte segments; returns their number (≤ 8) */

@@ -80,7 +80,8 @@ static void rowdot(tt_ctx *ctx, const tt_linop *op, const tt_act *act, int64_t r
     ctx->k->panel_rowdot(&o->p, r0 / TT_PANEL_ROWS, tt__panels(r1), &act->q8, Y, ldy);
 }
 
-static void batch(tt_ctx *ctx, const tt_linop *op, const tt_batch *x, int64_t tile0, int64_t tile1, int64_t r0, int64_t r1, float *Y, int64_t ldy) {
+static void batch(tt_ctx *ctx, const tt_linop *op, const tt_batch *x, int64_t tile0, int64_t tile1, int64_t r0, int64_t r1, float *Y, int64_t ldy, int worker) {
+    (void)worker;
     ctx->k->panel_gemm(&((const panel_op *)op)->p, r0 / TT_PANEL_ROWS, tt__panels(r1), x, tile0, tile1, Y, ldy);
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/checked.h"
 #include "base/util.h"
+#include "linop/sparse.h"
 #include <assert.h>
 #include <stdio.h>
 
@@ -61,6 +62,17 @@ static void rowdot(tt_ctx *ctx, const tt_linop *op, const tt_act *act, int64_t r
     ctx->k->slide2_rowdot(&s->w, r0 / TT_SLIDE2_ROWS, panels_of(r1), act->unrolled, Y, ldy);
 }
 
+/* Many rows, fast: a panel at a time is expanded to 8-bit codes for the dense kernel. */
+static void batch(tt_ctx *ctx, const tt_linop *op, const tt_batch *x, int64_t tile0, int64_t tile1, int64_t r0, int64_t r1, float *Y, int64_t ldy, int worker) {
+    const slide2_op *s = (const slide2_op *)op;
+    uint8_t *codes = (uint8_t *)(((uintptr_t)tt__scratch(ctx, worker) + 63) & ~(uintptr_t)63);
+    uint16_t *scales = (uint16_t *)(void *)(codes + s->w.units * 1024);
+    for (int64_t p = r0 / 16; p < panels_of(r1); p++) {
+        ctx->k->slide2_expand(&s->w, p, codes);
+        tt__expanded_gemm(ctx, op, &(tt__expanded){p, s->w.units, s->w.groups, s->w.group, codes, s->w.scales + p * s->w.groups * 16}, x, tile0, tile1, Y, ldy, scales);
+    }
+}
+
 /* ------------------------------------------------------------ state ---- */
 
 static int segments(const tt_linop *op, tt_segment out[8]) {
@@ -100,11 +112,25 @@ static bool slots_are_valid(const uint8_t *unit, int row, int64_t n) {
     return true;
 }
 
+/* The same of a whole unit by bits. A dword holds 16 slots, slot 4 k + q in bits 2 k of byte q: `next` is the dword of the slots behind. Slots
+ * a, b in a row are wrong where a = 2, 3 and b = 0, 1, but for (2, 1); the first is not 0, the last not 3. */
+static bool whole_slots_are_valid(const uint8_t *unit, int row) {
+    uint32_t v[2], wrong = 0;
+    memcpy(v, unit + 256 + 4 * row, 4);
+    memcpy(v + 1, unit + 320 + 4 * row, 4);
+    for (int i = 0; i < 2; i++) {
+        const uint32_t behind = i ? 1 : v[1] & 3, first = (v[i] >> 2 & 63) | behind << 6, next = v[i] >> 8 | first << 24;
+        wrong |= v[i] >> 1 & ~(next >> 1) & (v[i] | ~next) & 0x55555555u;
+    }
+    return !wrong && v[0] & 3;
+}
+
 static tt_status check(const tt_slide2 *w, tt_err *err) {
     for (int64_t i = 0; i < panels_of(w->rows) * w->units; i++)
         for (int r = 0; r < TT_SLIDE2_ROWS; r++) {
             const int64_t row = i / w->units * TT_SLIDE2_ROWS + r, c = i % w->units * TT_SLIDE2_UNIT, n = w->cols - c < TT_SLIDE2_UNIT ? w->cols - c : TT_SLIDE2_UNIT;
-            TT_FAIL_IF(!slots_are_valid(w->codes + i * TT_SLIDE2_BYTES, r, row < w->rows ? n : 0), err, TT_BADFILE,
+            const uint8_t *unit = w->codes + i * TT_SLIDE2_BYTES;
+            TT_FAIL_IF(!(row < w->rows && n == 64 ? whole_slots_are_valid(unit, r) : slots_are_valid(unit, r, row < w->rows ? n : 0)), err, TT_BADFILE,
                        "kept weights do not lie in order, or beyond the matrix|row %lld, columns from %lld", (long long)row, (long long)c);
         }
     return tt__scales_check(w->scales, scale_count(w), err);
@@ -192,5 +218,5 @@ done:
     return st;
 }
 
-const tt_linop_vtable tt__linop_v_slide2 = {.name = "slide2", .decode = decode, .rowdot = rowdot, .prepare = prepare, .segments = segments, .load = load,
+const tt_linop_vtable tt__linop_v_slide2 = {.name = "slide2", .decode = decode, .rowdot = rowdot, .batch = batch, .prepare = prepare, .segments = segments, .load = load,
                                             .describe = describe, .free = release};

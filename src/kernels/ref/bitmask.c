@@ -50,7 +50,18 @@ static void bitmask_decode(const tt_bitmask *w, int64_t p, int64_t c0, int64_t c
     }
 }
 
+static void bitmask_expand(const tt_bitmask *w, int64_t p, uint8_t *codes) {
+    int8_t q[16][64];
+    tt_cursors at = tt__bitmask_cursors(w, p, 0);
+    for (int64_t u = 0; u < w->units; u++, codes += 1024) {
+        expand(w, p, u, &at, q);
+        for (int r = 0; r < 16; r++)
+            for (int c = 0; c < 64; c++) codes[c / 4 * 64 + 4 * r + c % 4] = (uint8_t)(128 + q[r][c]);
+    }
+}
+
 void tt__kernels_ref_bitmask(tt_kernels *k) {
     k->bitmask_rowdot = bitmask_rowdot;
     k->bitmask_decode = bitmask_decode;
+    k->bitmask_expand = bitmask_expand;
 }

@@ -52,8 +52,23 @@ static void slide2_decode(const tt_slide2 *w, int64_t p, int64_t c0, int64_t c1,
     }
 }
 
+static void slide2_expand(const tt_slide2 *w, int64_t p, uint8_t *codes) {
+    for (int64_t u = 0; u < w->units; u++, codes += 1024) {
+        const uint8_t *unit = w->codes + (p * w->units + u) * TT_SLIDE2_BYTES;
+        memset(codes, 128, 1024);
+        for (int r = 0; r < 16; r++) {
+            const uint16_t scale = w->scales[(p * w->groups + 64 * u / w->group) * 16 + r];
+            for (int64_t s = 0; s < 32 && 64 * u + 2 * s < w->cols; s++) {
+                const int64_t c = 2 * s - 1 + tt__slide2_offset(unit, r, (int)s);
+                codes[c / 4 * 64 + 4 * r + c % 4] = (uint8_t)(128 + 2 * tt__slide2_code(unit, r, (int)s) + (scale >> 15));
+            }
+        }
+    }
+}
+
 void tt__kernels_ref_slide2(tt_kernels *k) {
     k->slide2_unroll = slide2_unroll;
     k->slide2_rowdot = slide2_rowdot;
     k->slide2_decode = slide2_decode;
+    k->slide2_expand = slide2_expand;
 }

@@ -136,7 +136,21 @@ static void bitmask_decode(const tt_bitmask *w, int64_t p, int64_t c0, int64_t c
     }
 }
 
+static void bitmask_expand(const tt_bitmask *w, int64_t p, uint8_t *codes) {
+    tt_cursors at = tt__bitmask_cursors(w, p, 0);
+    for (int64_t u = 0; u < w->units; u++) {
+        unit_bytes e;
+        expand(w->mask + (p * w->units + u) * TT_BITMASK_BLOCKS, &at, &e);
+        for (int j = 0; j < TT_BITMASK_BLOCKS; j++)
+            for (int part = 0; part < 2; part++, codes += 32) {
+                const __m256i half = scales_of(w->scales + (p * w->groups + (64 * u + 4 * j) / w->group) * 16 + 8 * part).half;
+                _mm256_storeu_si256((__m256i *)codes, _mm256_add_epi8(twice(e.b[j] + 32 * part, half), _mm256_set1_epi8(112)));
+            }
+    }
+}
+
 void tt__kernels_avx2_bitmask(tt_kernels *k) {
     k->bitmask_rowdot = bitmask_rowdot;
     k->bitmask_decode = bitmask_decode;
+    k->bitmask_expand = bitmask_expand;
 }

@@ -123,27 +123,38 @@ INLINE void put_row(float *dst, __m128i bytes, vf scale, int64_t n) {
     else if (n > 0) v_store_n(dst, v, n);
 }
 
+/* The slots of a unit (from its half's first byte); v[0] and v[9] are empty neighbours. */
+INLINE void place_unit(const uint8_t *unit, __m256i half, placed v[10]) {
+    const __m256i none = _mm256_setzero_si256();
+    v[0] = v[9] = (placed){none, none, none, none};
+    for (int k = 0; k < 8; k++) {
+        const __m256i code = load32(unit + k / 2 * 64), place = load32(unit + 256 + k / 4 * 64);
+        v[1 + k] = place_slots(k % 2 ? _mm256_srli_epi16(code, 4) : code, _mm256_srl_epi16(place, _mm_cvtsi32_si128(2 * (k % 4))), half);
+    }
+}
+
+/* Eight columns of each row, eight bytes a row: rows 4 l, 4 l + 1 of each half l, and rows 4 l + 2, 4 l + 3. */
+typedef struct eight_columns { __m256i part[2]; } eight_columns;
+INLINE eight_columns columns_of(const placed *v) {
+    const __m256i before = _mm256_or_si256(_mm256_slli_epi32(v->three, 8), _mm256_srli_epi32(v[-1].three, 24));
+    const __m256i behind = _mm256_or_si256(_mm256_srli_epi32(v->zero, 8), _mm256_slli_epi32(v[1].zero, 24));
+    const __m256i even = _mm256_or_si256(v->one, before), odd = _mm256_or_si256(v->two, behind);
+    return (eight_columns){{_mm256_unpacklo_epi8(even, odd), _mm256_unpackhi_epi8(even, odd)}};
+}
+
 static void decode_half(const tt_slide2 *w, int64_t p, int part, int64_t c0, int64_t c1, float *dst, int64_t ld) {
     const int64_t rows = w->rows - 16 * p - 8 * part;
-    const __m256i none = _mm256_setzero_si256();
     for (int64_t c = c0; c < c1; c += 64) {
         const uint8_t *unit = w->codes + (p * w->units + c / 64) * TT_SLIDE2_BYTES + 32 * part;
         const half_scales s = scales_of(w->scales + (p * w->groups + c / w->group) * 16 + 8 * part);
         float d[8];
         placed v[10];
-        v[0] = v[9] = (placed){none, none, none, none};
         v_store(d, v_mul(s.d, v_set1(0.5f)));
+        place_unit(unit, s.half, v);
         for (int k = 0; k < 8; k++) {
-            const __m256i code = load32(unit + k / 2 * 64), place = load32(unit + 256 + k / 4 * 64);
-            v[1 + k] = place_slots(k % 2 ? _mm256_srli_epi16(code, 4) : code, _mm256_srl_epi16(place, _mm_cvtsi32_si128(2 * (k % 4))), s.half);
-        }
-        for (int k = 0; k < 8; k++) {
-            const __m256i before = _mm256_or_si256(_mm256_slli_epi32(v[1 + k].three, 8), _mm256_srli_epi32(v[k].three, 24));
-            const __m256i behind = _mm256_or_si256(_mm256_srli_epi32(v[1 + k].zero, 8), _mm256_slli_epi32(v[2 + k].zero, 24));
-            const __m256i even = _mm256_or_si256(v[1 + k].one, before), odd = _mm256_or_si256(v[1 + k].two, behind);
-            const __m256i pair[2] = {_mm256_unpacklo_epi8(even, odd), _mm256_unpackhi_epi8(even, odd)};
+            const eight_columns e = columns_of(v + 1 + k);
             for (int r = 0; r < 8 && r < rows; r++) {
-                const __m128i b = r < 4 ? _mm256_castsi256_si128(pair[r % 4 / 2]) : _mm256_extracti128_si256(pair[r % 4 / 2], 1);
+                const __m128i b = r < 4 ? _mm256_castsi256_si128(e.part[r % 4 / 2]) : _mm256_extracti128_si256(e.part[r % 4 / 2], 1);
                 put_row(dst + r * ld + c - c0 + 8 * k, r % 2 ? _mm_srli_si128(b, 8) : b, v_set1(d[r]), c1 - c - 8 * k);
             }
         }
@@ -155,8 +166,27 @@ static void slide2_decode(const tt_slide2 *w, int64_t p, int64_t c0, int64_t c1,
     if (w->rows > 16 * p + 8) decode_half(w, p, 1, c0, c1, dst + 8 * ld, ld);
 }
 
+/* Columns that do not exist may get the filling's code: activations are 0 there. */
+static void slide2_expand(const tt_slide2 *w, int64_t p, uint8_t *codes) {
+    const uint8_t *unit = w->codes + p * w->units * TT_SLIDE2_BYTES;
+    for (int64_t u = 0; u < w->units; u++, unit += TT_SLIDE2_BYTES, codes += 1024)
+        for (int part = 0; part < 2; part++) {
+            placed v[10];
+            place_unit(unit + 32 * part, scales_of(w->scales + (p * w->groups + 64 * u / w->group) * 16 + 8 * part).half, v);
+            for (int k = 0; k < 8; k++) {
+                const eight_columns e = columns_of(v + 1 + k);
+                const vf low = _mm256_castsi256_ps(e.part[0]), high = _mm256_castsi256_ps(e.part[1]);
+                const __m256i middle = _mm256_set1_epi8((char)128);
+                uint8_t *to = codes + 128 * k + 32 * part;
+                _mm256_storeu_si256((__m256i *)to, _mm256_xor_si256(_mm256_castps_si256(_mm256_shuffle_ps(low, high, 0x88)), middle));
+                _mm256_storeu_si256((__m256i *)(to + 64), _mm256_xor_si256(_mm256_castps_si256(_mm256_shuffle_ps(low, high, 0xdd)), middle));
+            }
+        }
+}
+
 void tt__kernels_avx2_slide2(tt_kernels *k) {
     k->slide2_unroll = slide2_unroll;
     k->slide2_rowdot = slide2_rowdot;
     k->slide2_decode = slide2_decode;
+    k->slide2_expand = slide2_expand;
 }

@@ -112,7 +112,20 @@ static void bitmask_decode(const tt_bitmask *w, int64_t p, int64_t c0, int64_t c
     }
 }
 
+static void bitmask_expand(const tt_bitmask *w, int64_t p, uint8_t *codes) {
+    tt_cursors at = tt__bitmask_cursors(w, p, 0);
+    const uint64_t *mask = w->mask + p * w->units * TT_BITMASK_BLOCKS;
+    for (int64_t c = 0; c < 64 * w->units; c += 32, mask += 8) {
+        const __m512i half = scales_of(w->scales + (p * w->groups + c / w->group) * 16).half;
+        for (int j = 0; j < 8; j++, codes += 64) {                    /* 128 + 16 c + 8 h is 8 (16 + 2 c + h) */
+            const __m512i u = _mm512_and_si512(_mm512_srli_epi16(next_block(&at.at[j % 2], mask[j], j % 2, half), 3), _mm512_set1_epi8(31));
+            _mm512_storeu_si512(codes, _mm512_add_epi8(u, _mm512_set1_epi8(112)));
+        }
+    }
+}
+
 void tt__kernels_avx512_bitmask_vnni(tt_kernels *k) {
     k->bitmask_rowdot = bitmask_rowdot;
     k->bitmask_decode = bitmask_decode;
+    k->bitmask_expand = bitmask_expand;
 }

@@ -125,29 +125,56 @@ INLINE void put_rows(float *dst, int64_t ld, __m512i bytes, int l, int first, co
     if (r + 1 < rows) put8(dst + (r + 1) * ld, _mm512_extractf32x8_ps(v, 1), n);
 }
 
+/* The slots of a unit; v[0] and v[9] are empty neighbours. */
+INLINE void place_unit(const uint8_t *unit, __m512i half, placed v[10]) {
+    const __m512i none = _mm512_setzero_si512();
+    v[0] = v[9] = (placed){none, none, none, none};
+    for (int k = 0; k < 8; k++) {
+        const __m512i code = _mm512_loadu_si512(unit + k / 2 * 64), place = _mm512_loadu_si512(unit + 256 + k / 4 * 64);
+        v[1 + k] = place_slots(k % 2 ? code : _mm512_slli_epi16(code, 4), _mm512_srl_epi16(place, _mm_cvtsi32_si128(2 * (k % 4))), half);
+    }
+}
+
+/* Eight columns of each row, eight bytes a row: rows 4 l, 4 l + 1 of each lane l, and rows 4 l + 2, 4 l + 3. */
+typedef struct eight_columns { __m512i low, high; } eight_columns;
+INLINE eight_columns columns_of(const placed *v) {
+    const __m512i even = _mm512_or_si512(v->one, _mm512_shldi_epi32(v->three, v[-1].three, 8));
+    const __m512i odd = _mm512_or_si512(v->two, _mm512_shrdi_epi32(v->zero, v[1].zero, 8));
+    return (eight_columns){_mm512_unpacklo_epi8(even, odd), _mm512_unpackhi_epi8(even, odd)};
+}
+
 static void slide2_decode(const tt_slide2 *w, int64_t p, int64_t c0, int64_t c1, float *dst, int64_t ld) {
     const int64_t rows = w->rows - 16 * p;
-    const __m512i none = _mm512_setzero_si512();
     for (int64_t c = c0; c < c1; c += 64) {
         const uint8_t *unit = w->codes + (p * w->units + c / 64) * TT_SLIDE2_BYTES;
         const unit_scales s = scales_of(w->scales + (p * w->groups + c / w->group) * 16);
         vf scale[8];
         placed v[10];
-        v[0] = v[9] = (placed){none, none, none, none};
         for (int i = 0; i < 8; i++) scale[i] = v_mul(_mm512_permutexvar_ps(pair_index(2 * i), s.d), v_set1(0.5f));
+        place_unit(unit, s.half, v);
         for (int k = 0; k < 8; k++) {
-            const __m512i code = _mm512_loadu_si512(unit + k / 2 * 64), place = _mm512_loadu_si512(unit + 256 + k / 4 * 64);
-            v[1 + k] = place_slots(k % 2 ? code : _mm512_slli_epi16(code, 4), _mm512_srl_epi16(place, _mm_cvtsi32_si128(2 * (k % 4))), s.half);
-        }
-        for (int k = 0; k < 8; k++) {
-            const __m512i even = _mm512_or_si512(v[1 + k].one, _mm512_shldi_epi32(v[1 + k].three, v[k].three, 8));
-            const __m512i odd = _mm512_or_si512(v[1 + k].two, _mm512_shrdi_epi32(v[1 + k].zero, v[2 + k].zero, 8));
-            const __m512i low = _mm512_unpacklo_epi8(even, odd), high = _mm512_unpackhi_epi8(even, odd);
+            const eight_columns e = columns_of(v + 1 + k);
             float *to = dst + (c - c0) + 8 * k;
             for (int l = 0; l < 4; l++) {
-                put_rows(to, ld, low, l, 0, scale, rows, c1 - c - 8 * k);
-                put_rows(to, ld, high, l, 2, scale, rows, c1 - c - 8 * k);
+                put_rows(to, ld, e.low, l, 0, scale, rows, c1 - c - 8 * k);
+                put_rows(to, ld, e.high, l, 2, scale, rows, c1 - c - 8 * k);
             }
+        }
+    }
+}
+
+/* Columns that do not exist may get the filling's code: activations are 0 there. */
+static void slide2_expand(const tt_slide2 *w, int64_t p, uint8_t *codes) {
+    const uint8_t *unit = w->codes + p * w->units * TT_SLIDE2_BYTES;
+    for (int64_t u = 0; u < w->units; u++, unit += TT_SLIDE2_BYTES) {
+        placed v[10];
+        place_unit(unit, scales_of(w->scales + (p * w->groups + 64 * u / w->group) * 16).half, v);
+        for (int k = 0; k < 8; k++, codes += 128) {
+            const eight_columns e = columns_of(v + 1 + k);
+            const vf low = _mm512_castsi512_ps(e.low), high = _mm512_castsi512_ps(e.high);
+            const __m512i middle = _mm512_set1_epi8((char)128);
+            _mm512_storeu_si512(codes, _mm512_xor_si512(_mm512_castps_si512(_mm512_shuffle_ps(low, high, 0x88)), middle));
+            _mm512_storeu_si512(codes + 64, _mm512_xor_si512(_mm512_castps_si512(_mm512_shuffle_ps(low, high, 0xdd)), middle));
         }
     }
 }
@@ -156,4 +183,5 @@ void tt__kernels_avx512_slide2_vnni(tt_kernels *k) {
     k->slide2_unroll = slide2_unroll;
     k->slide2_rowdot = slide2_rowdot;
     k->slide2_decode = slide2_decode;
+    k->slide2_expand = slide2_expand;
 }

@@ -79,6 +79,13 @@ static void check_shape(int64_t rows, int64_t cols, int group, double density, i
         for (int64_t i = 0; i < T * rows; i++) TT_CHECK_NEAR(z[i], y[i], 1e-4 * (fabsf(y[i]) + 0.1));
         for (int64_t p = 0; p < panels; p++) {
             const int64_t n = rows - 16 * p < 16 ? rows - 16 * p : 16;
+            uint8_t *wide = guard((size_t)s.w.units * 1024);
+            k->bitmask_expand(&s.w, p, wide);
+            for (int64_t i = 0; i < n * cols; i++) {
+                const int64_t r = i / cols, c = i % cols;
+                const uint16_t scale = tt__half_scale(s.w.scales[(p * s.w.groups + c / group) * 16 + r]);
+                TT_CHECK_EQ(half_value(scale) * (float)(wide[c / 4 * 64 + 4 * r + c % 4] - 128), s.W[(16 * p + r) * cols + c]);
+            }
             for (int64_t c0 = 0; c0 < cols && c0 <= 64; c0 += 64) {
                 const int64_t width = cols - c0;
                 float *w = guard((size_t)(n * width) * sizeof *w);

@@ -263,6 +263,10 @@ TT_CASE(bitmask_is_sparseq_in_panels) {
             run->v->decode(run, 12, 19, 0, n, part, n);
             for (int64_t i = 0; i < 7 * n; i++) TT_CHECK_NEAR(part[i], s.W[(12 + i / n) * s.cols + i % n], 0);
             TT_CHECK_FAILS(TT_TARGET, tt__linop_bitmask(ctx, run, &no, &err));
+            TT_CHECK_OK(tt__linop_bitmask_dense(ctx, run, &no, &err));
+            check_values(no, s.W);
+            check_products(ctx, no, 1, true);
+            tt__linop_free(no);
             tt__linop_free(run);
             tt__linop_free(op);
             free_sample(&s);
