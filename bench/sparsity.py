@@ -2,12 +2,13 @@
 """What sparsity buys: loss and speed of every pattern beside dense codes of about the same bytes, on the same target tokens.
 
   sparsity.py WORK_DIR [--only PATTERN] [--text FILE]... [--calib FILE] [--windows 200] [--threads 2] [--isa avx512,avx2] [--rounds 5]
-              [--peer PATH/llama-bench --peer-model Q4_0.gguf] [--report]
+              [--peer PATH/llama-bench --peer-model Q4_0.gguf] [--report] [--write]
 
 Steps are compress-ROW, loss-ROW-TEXT and speed-ROUND; --only takes those that match. Each is one run of a program of build/ and is skipped when its
 result is there: stop it at any time, repeat it to go on. A speed round runs every row (and the peer) once, one after the other, so that rows of one
-round belong together; the table gives medians over rounds. Nothing else should run during speed rounds. --report prints the CSV (docs/results/sparsity.csv)
-and, to standard error, the table of docs/results/sparsity.md from what is finished. Without --text the texts of tools/demo_texts.py are used.
+round belong together; the table gives medians over rounds. Nothing else should run during speed rounds. Without --text the texts of tools/demo_texts.py
+are used. What is finished is printed as a table; --report does nothing else; --write also puts the numbers into docs/results/sparsity.csv and the table
+between the markers of docs/results/sparsity.md (the page is begun where there is none).
 """
 import argparse
 import csv
@@ -25,14 +26,15 @@ ROWS = {  # name: (what it is, recipe; None: the model as it came)
     "dense4": ("dense, 4 bit", "gptq(bits=4,format=own)"),
     "dense3": ("dense, 3 bit", "gptq(bits=3)"),
     "dense2": ("dense, 2 bit", "gptq(bits=2)"),
-    "un50+4": ("50 % unstructured + 4 bit", "sparsegpt(sparsity=0.5,bits=4)"),
-    "slide2+4": ("slide2 + 4 bit", "slide2"),
-    "4:8+4": ("4:8 + 4 bit", "sparsegpt(pattern=4:8,bits=4)"),
-    "2:4+4": ("2:4 + 4 bit", "sparsegpt(pattern=2:4,bits=4)"),
-    "un75+4": ("75 % unstructured + 4 bit", "sparsegpt(sparsity=0.75,bits=4)"),
-    "un50+16": ("50 % unstructured, 16 bit", "sparsegpt(sparsity=0.5,bits=0)"),
+    "un50-4": ("50 % unstructured + 4 bit", "sparsegpt(sparsity=0.5,bits=4)"),
+    "slide2-4": ("slide2 + 4 bit", "slide2"),
+    "4of8-4": ("4:8 + 4 bit", "sparsegpt(pattern=4:8,bits=4)"),
+    "2of4-4": ("2:4 + 4 bit", "sparsegpt(pattern=2:4,bits=4)"),
+    "un75-4": ("75 % unstructured + 4 bit", "sparsegpt(sparsity=0.75,bits=4)"),
+    "un50-16": ("50 % unstructured, 16 bit", "sparsegpt(sparsity=0.5,bits=0)"),
 }
 RUN_FORMATS = ("keep", "auto")
+SPARSEQ = ("un50-4", "4of8-4", "un75-4")  # rows that have more than one form to run in
 
 
 def output(cmd, env=None):
@@ -53,7 +55,7 @@ class Work:
         return not self.a.report and re.search(self.a.only, name)
 
     def model(self, row):
-        return MODEL if ROWS[row][1] is None else self.path(row.replace(":", "of") + ".gguf")
+        return MODEL if ROWS[row][1] is None else self.path(row + ".gguf")
 
     def ready(self, row):
         return ROWS[row][1] is None or os.path.exists(self.model(row))
@@ -112,7 +114,7 @@ class Work:
             self.speed("peer", round_, self.peer)
         for isa in self.a.isa.split(","):
             for row in ROWS:
-                for fmt in RUN_FORMATS if "un" in row or "4:8" in row else ("keep",):
+                for fmt in RUN_FORMATS if row in SPARSEQ else ("keep",):
                     if self.ready(row):
                         self.speed(f"{row}.{isa}.{fmt}", round_, lambda: self.ours(row, isa, fmt))
 
@@ -148,40 +150,79 @@ def bits_of(w, row):
     return s["linear_bits_per_weight"], s["bytes"]
 
 
-def report(w):
-    out = csv.writer(sys.stdout)
-    out.writerow(["row", "what", "recipe", "linear_bits_per_weight", "bytes", "text", "loss", "tokens", "to_source", "to_source_low", "to_source_high", "to_dense3", "to_dense3_low",
-                  "to_dense3_high", "isa", "run_format", "threads", "decode", "prefill", "decode_to_peer", "rounds"])
-    show = lambda v, f: "" if v is None else format(v, f)
-    table = []
+COLUMNS = ["row", "what", "recipe", "linear_bits_per_weight", "bytes", "text", "loss", "tokens", "to_source", "to_source_low", "to_source_high", "to_dense3", "to_dense3_low",
+           "to_dense3_high", "isa", "run_format", "threads", "decode", "prefill", "decode_to_peer", "rounds"]
+BEGIN, END = "<!-- table of bench/sparsity.py -->\n", "<!-- end of the table -->\n"
+PAGE = """# What sparsity buys
+
+SmolLM2-135M-Instruct, every row compressed once with the same calibration text and measured on the same target tokens: loss in nats per token, and decoding in
+tokens per second (ratio to llama.cpp's Q4_0 of the same rounds). Bits per weight are those of the linear weights with all overheads. Made by `bench/sparsity.py`;
+all figures with intervals: [CSV](sparsity.csv).
+
+"""
+
+
+def show(value, form):
+    return "" if value is None else format(value, form)
+
+
+def rows_of(w):
+    """Rows of the CSV, and per row of the table: what, bits, {text: loss}, {isa: (decode, run format, ratio)} with the fastest run format."""
+    lines, table = [], []
     for row, (what, recipe) in ROWS.items():
         bits, size = bits_of(w, row)
-        losses, speeds = [], []
+        head = [row, what, recipe or "", show(bits, ".3f"), size]
+        losses, speeds = {}, {}
         for text in w.texts:
-            loss, p, q = w.load(f"loss.{row}.{text}.json"), w.paired(row, "source", text), w.paired(row, "dense3", text)
-            diff = lambda d: [show(d and d[k], "+.4f") for k in ("diff", "low", "high")]
-            if loss:
-                losses.append((text, loss["nll"], q))
-                out.writerow([row, what, recipe or "", show(bits, ".3f"), size, text, f"{loss['nll']:.4f}", loss["tokens"], *diff(p), *diff(q), *[""] * 7])
+            loss = w.load(f"loss.{row}.{text}.json")
+            if not loss:
+                continue
+            losses[text] = loss["nll"]
+            diffs = [w.paired(row, against, text) for against in ("source", "dense3")]
+            lines.append([*head, text, f"{loss['nll']:.4f}", loss["tokens"], *[show(d and d[k], "+.4f") for d in diffs for k in ("diff", "low", "high")], *[""] * 7])
         for isa in w.a.isa.split(","):
             for fmt in RUN_FORMATS:
-                decode, prefill, n = w.medians(f"{row}.{isa}.{fmt}")
-                if n:
-                    ratio = w.ratio(f"{row}.{isa}.{fmt}")
-                    speeds.append((isa, fmt, decode, ratio))
-                    out.writerow([row, what, recipe or "", show(bits, ".3f"), size, *[""] * 9, isa, fmt, w.a.threads, f"{decode:.1f}", f"{prefill:.1f}", ratio, n])
+                what_ran = f"{row}.{isa}.{fmt}"
+                decode, prefill, n = w.medians(what_ran)
+                if not n:
+                    continue
+                ratio = w.ratio(what_ran)
+                lines.append([*head, *[""] * 9, isa, fmt, w.a.threads, f"{decode:.1f}", f"{prefill:.1f}", ratio, n])
+                if isa not in speeds or decode > speeds[isa][0]:
+                    speeds[isa] = (decode, fmt, ratio)
         if losses or speeds:
             table.append((what, bits, losses, speeds))
-    best = lambda speeds, isa: max((s for s in speeds if s[0] == isa), key=lambda s: s[2], default=None)
-    print("| weights | bits per weight | " + " | ".join("loss, " + t for t in w.texts) + " | " + " | ".join(f"decode, {i} (to peer)" for i in w.a.isa.split(",")) + " |", file=sys.stderr)
-    print("|---" * (2 + len(w.texts) + len(w.a.isa.split(","))) + "|", file=sys.stderr)
+    return lines, table
+
+
+def markdown(w, table):
+    isas = w.a.isa.split(",")
+    out = ["| weights | bits per weight | " + " | ".join("loss, " + t for t in w.texts) + " | " + " | ".join("decode, " + i for i in isas) + " |",
+           "|---" * (2 + len(w.texts) + len(isas)) + "|"]
     for what, bits, losses, speeds in table:
-        have = {t: f"{nll:.3f}" for t, nll, _ in losses}
-        cells = [what, show(bits, ".2f")] + [have.get(t, "") for t in w.texts]
-        for isa in w.a.isa.split(","):
-            s = best(speeds, isa)
-            cells.append(f"{s[2]:.0f} ({s[1]}; {s[3] or '-'})" if s else "")
-        print("| " + " | ".join(cells) + " |", file=sys.stderr)
+        cells = [what, show(bits, ".2f"), *[show(losses.get(t), ".3f") for t in w.texts]]
+        for isa in isas:
+            decode, fmt, ratio = speeds.get(isa, (None, "", ""))
+            notes = ", ".join(n for n in (ratio and ratio + " of the peer", fmt if fmt != "keep" else "") if n)
+            cells.append(show(decode, ".0f") + (f" ({notes})" if notes else ""))
+        out.append("| " + " | ".join(cells) + " |")
+    return "\n".join(out) + "\n"
+
+
+def report(w):
+    lines, table = rows_of(w)
+    text = markdown(w, table)
+    print(text, end="")
+    if not w.a.write:
+        return
+    results = os.path.join(HERE, "docs", "results")
+    with open(os.path.join(results, "sparsity.csv"), "w", encoding="utf-8", newline="") as f:
+        csv.writer(f, lineterminator="\n").writerows([COLUMNS, *lines])
+    page = os.path.join(results, "sparsity.md")
+    old = open(page, encoding="utf-8").read() if os.path.exists(page) else PAGE + BEGIN + END
+    head, tail = old[:old.index(BEGIN) + len(BEGIN)], old[old.index(END):]
+    with open(page, "w", encoding="utf-8") as f:
+        f.write(head + text + tail)
 
 
 def main():
@@ -197,6 +238,7 @@ def main():
     p.add_argument("--peer")
     p.add_argument("--peer-model")
     p.add_argument("--report", action="store_true")
+    p.add_argument("--write", action="store_true")
     p.add_argument("--bin", default=os.path.join(HERE, "build", "trimtab"))
     p.add_argument("--speed", default=os.path.join(HERE, "build", "bench_speed"))
     w = Work(p.parse_args())

@@ -1,5 +1,5 @@
 /* Opening, prefill and decoding of one model on this machine, through the public header. One JSON line on stdout.
- *   speed MODEL [-p 512] [-n 128] [-r 3] [-t THREADS] [-d DEPTH] [--exact]
+ *   speed MODEL [-p 512] [-n 128] [-r 3] [-t THREADS] [-d DEPTH] [--exact] [--run-format keep|auto|expand]
  * Prefill feeds p tokens into an empty session; decoding feeds n tokens one by one behind d tokens; neither samples. As llama-bench does. */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -60,6 +60,7 @@ int main(int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : "";
         if (!strcmp(a, "--exact")) mo.numerics = TT_EXACT;
+        else if (!strcmp(a, "--run-format")) mo.run_format = !strcmp(v, "auto") ? TT_RUN_AUTO : !strcmp(v, "expand") ? TT_RUN_EXPAND : TT_RUN_KEEP, i++;
         else if (!strcmp(a, "-p")) w.p = atoi(v), i++;
         else if (!strcmp(a, "-n")) w.n = atoi(v), i++;
         else if (!strcmp(a, "-r")) w.r = atoi(v), i++;
@@ -67,7 +68,7 @@ int main(int argc, char **argv) {
         else if (!strcmp(a, "-t")) co.threads = atoi(v), i++;
         else path = a;
     }
-    if (!path || w.r < 1 || w.r > 64 || w.p < 0 || w.n < 0 || w.depth < 0) return fprintf(stderr, "usage: speed MODEL [-p N] [-n N] [-r N] [-t N] [-d N] [--exact]\n"), TT_USAGE;
+    if (!path || w.r < 1 || w.r > 64 || w.p < 0 || w.n < 0 || w.depth < 0) return fprintf(stderr, "usage: speed MODEL [-p N] [-n N] [-r N] [-t N] [-d N] [--exact] [--run-format keep|auto|expand]\n"), TT_USAGE;
     double prefill[64] = {0}, decode[64] = {0}, opened[5];
     tt_err err = {0};
     tt_ctx *ctx = NULL;

@@ -39,7 +39,9 @@ static tt_status open_all(generator *g, const char *ref, tt_err *err) {
     cli *c = g->c;
     tt_model_options mo = tt_model_default_options();
     mo.numerics = opt_b(c, O_exact) ? TT_EXACT : TT_FAST;
+    const char *form = opt_s(c, O_run_format);
     mo.expand = opt_b(c, O_expand);
+    mo.run_format = !strcmp(form, "auto") ? TT_RUN_AUTO : !strcmp(form, "expand") ? TT_RUN_EXPAND : TT_RUN_KEEP;
     mo.offline = opt_b(c, O_offline);
     tt_status st = tt_model_open(c->ctx, ref, &mo, &g->model, err);
     if (st == TT_OK && opt_s(c, O_adapter)) st = tt_tab_open(g->model, opt_s(c, O_adapter), &g->tab, err);

@@ -75,11 +75,19 @@ typedef enum tt_numerics {
 
 /* What sparse 4-bit weights run as. The fastest of the forms allowed is found by timing at open. */
 
+/* What sparse 4-bit weights run as. The fastest of the forms allowed is found by timing at open. */
+typedef enum tt_run_format {
+    TT_RUN_KEEP,             /* forms of the stored size */
+    TT_RUN_AUTO,             /* dense 8-bit codes too: more memory */
+    TT_RUN_EXPAND            /* dense 8-bit codes */
+} tt_run_format;
+
 typedef struct tt_model_options {
     size_t size;
     tt_numerics numerics;
     bool expand;             /* decode all weights to f32 at open: faster batches, more memory (labelled, never the default) */
     bool offline;            /* a reference that is not in the cache fails with TT_OFFLINE instead of being pulled */
+    tt_run_format run_format;
     bool stored;             /* leave the weights as the file has them: for looking, not for running. Otherwise fast runs repack them at open */
 } tt_model_options;
 

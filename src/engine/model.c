@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "base/util.h"
 #include "engine/pull.h"
+#include "models/sparse_run.h"
 #include "models/run.h"
 #include <dirent.h>
 #include <stddef.h>
@@ -230,6 +231,7 @@ static tt_status check_vocab(const tt_model *m, tt_err *err) {
 /* Fast runs use the run format; exact ones, and those who only look, the stored operators. */
 static tt_status make_ready(tt_model *m, tt_err *err) {
     if (!m->net || m->opt.numerics != TT_FAST || m->opt.expand || m->opt.stored) return TT_OK;
+    TT_TRY(tt__net_sparse_to_run(m->ctx, m->net, m->gguf, m->opt.run_format, err));
     return tt__net_to_run(m->ctx, m->net, m->gguf, err);
 }
 

@@ -92,6 +92,8 @@ tt_status tt__linop_panel_from(tt_ctx *ctx, const tt_linop *op, void *memory, tt
 const tt_panel *tt__linop_panel(const tt_linop *op);     /* of a panel operator; NULL: it is another */
 /* The run form of a sparseq with 4 bits, in panels of 16 rows (kernels/bitmask.h); a copy. TT_TARGET for anything else. */
 tt_status tt__linop_bitmask(tt_ctx *ctx, const tt_linop *sparse, tt_linop **out, tt_err *err);
+/* A bitmask as an 8-bit panel with zeros, bit-equal; *out = NULL where a scale cannot be halved exactly. */
+tt_status tt__linop_bitmask_dense(tt_ctx *ctx, const tt_linop *bitmask, tt_linop **out, tt_err *err);
 /* Any operator decoded to dense f32 (the labelled expansion). */
 tt_status tt__linop_expand(tt_ctx *ctx, const tt_linop *op, tt_linop **out, tt_err *err);
 
