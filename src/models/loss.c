@@ -12,7 +12,7 @@
 #include "models/runner.h"
 #include <math.h>
 
-enum { LOGIT_BYTES = 48 << 20 };             /* logits alive at a time; a head panel is then decoded for some hundred rows at once */
+enum { LOGIT_BYTES = 32 << 20 };             /* logits alive at a time; a head panel is then decoded for some hundred rows at once */
 
 /* ------------------------------------------------------------------ storage ---- */
 
@@ -40,29 +40,35 @@ static int64_t default_chunk(int64_t vocab, int logit_buffers) {
     return rows < 16 ? 16 : rows > 1024 ? 1024 : rows;
 }
 
-static tt_status reserve_chunk(tt_runner *r, int64_t rows, int64_t vocab, bool teacher, tt_err *err) {
-    uint64_t d = (uint64_t)r->net->hp.n_embd, n = (uint64_t)rows;
-    if (rows * vocab > r->chunk_rows * r->chunk_vocab || rows > r->chunk_rows) {
-        r->bytes -= (uint64_t)r->chunk_rows * (2 * d + (uint64_t)r->chunk_vocab * (r->has_teacher_logits ? 2 : 1)) * sizeof(float);
-        r->chunk_rows = r->chunk_vocab = 0;
-        tt__free(r->teacher_logits);
-        r->teacher_logits = NULL;
-        r->has_teacher_logits = false;
-        TT_TRY(grow(r, &r->rows_x, n * d * sizeof(float), "rows of a chunk", err));
-        TT_TRY(grow(r, &r->rows_d, n * d * sizeof(float), "rows of a chunk", err));
-        TT_TRY(grow(r, &r->logits, n * (uint64_t)vocab * sizeof(float), "logits of a chunk", err));
+/* Logits of a chunk, student's and teacher's. Between forward and backward the block's workspace is idle, so they lie there when they fit. */
+static uint64_t logit_bytes(int64_t rows, int64_t vocab, bool kl) { return (uint64_t)rows * (uint64_t)vocab * (kl ? 2 : 1) * sizeof(float); }
+
+static tt_status reserve_chunk(tt_runner *r, int64_t rows, int64_t vocab, bool kl, float **logits, tt_err *err) {
+    uint64_t need = logit_bytes(rows, vocab, kl), row_bytes = (uint64_t)r->net->hp.n_embd * sizeof(float);
+    if (rows > r->chunk_rows) {
+        r->bytes -= 2 * (uint64_t)r->chunk_rows * row_bytes;
+        r->chunk_rows = 0;
+        TT_TRY(grow(r, &r->rows_x, (uint64_t)rows * row_bytes, "rows of a chunk", err));
+        TT_TRY(grow(r, &r->rows_d, (uint64_t)rows * row_bytes, "rows of a chunk", err));
         r->chunk_rows = rows;
-        r->chunk_vocab = vocab;
     }
-    if (!teacher || r->has_teacher_logits) return TT_OK;
-    r->has_teacher_logits = true;
-    return grow(r, &r->teacher_logits, (uint64_t)(r->chunk_rows * r->chunk_vocab) * sizeof(float), "the teacher's logits", err);
+    *logits = r->workspace;
+    if (need <= tt__graph_workspace(r->block)) return TT_OK;
+    if (need > r->logit_bytes) {
+        TT_TRY(grow(r, &r->logits, need, "logits of a chunk", err));
+        r->bytes -= r->logit_bytes;
+        r->logit_bytes = need;
+    }
+    *logits = r->logits;
+    return TT_OK;
 }
 
 uint64_t tt__runner_loss_bytes(const tt_runner *r, bool kl) {
-    uint64_t rows = (uint64_t)r->o.max_rows, d = (uint64_t)r->net->hp.n_embd, L = (uint64_t)r->net->hp.n_layer, V = (uint64_t)r->ops[r->net->output]->rows;
-    uint64_t chunk = (uint64_t)default_chunk((int64_t)V, kl ? 2 : 1);
-    return rows * sizeof(int32_t) + L * tt__graph_kept_bytes(r->block, r->o.max_rows) + ((L + 1) * rows * d + chunk * (2 * d + V * (kl ? 2 : 1))) * sizeof(float);
+    uint64_t rows = (uint64_t)r->o.max_rows, d = (uint64_t)r->net->hp.n_embd, L = (uint64_t)r->net->hp.n_layer;
+    int64_t V = r->ops[r->net->output]->rows, chunk = default_chunk(V, kl ? 2 : 1);
+    uint64_t logits = logit_bytes(chunk, V, kl);
+    return rows * sizeof(int32_t) + L * tt__graph_kept_bytes(r->block, r->o.max_rows) + ((L + 1) * rows * d + 2 * (uint64_t)chunk * d) * sizeof(float)
+           + (logits <= tt__graph_workspace(r->block) ? 0 : logits);
 }
 
 /* ------------------------------------------------------------------ one row of logits ---- */
@@ -120,7 +126,7 @@ typedef struct head_job {
     const tt_loss *spec;
     const float *X;                           /* [rows, d] output of the last layer */
     float *dX;                                /* gradient of it, zeroed; or NULL */
-    float *row_loss;
+    float *row_loss, *logits;                 /* logits: of a chunk, the teacher's behind the student's */
     int64_t targets, vocab;
     double sum;
 } head_job;
@@ -152,16 +158,17 @@ static void head_chunk(tt_runner *r, head_job *j, int64_t at, int64_t n, double 
     const tt_linop *head = r->ops[r->net->output];
     int64_t d = r->net->hp.n_embd;
     bool kl = j->spec->kind == TT_LOSS_KL;
+    float *z = j->logits, *zt = kl ? z + n * j->vocab : NULL;
     gather_args g = {r, j->X, r->target_rows + at, r->rows_x, j->dX, r->rows_d};
     tt__over_rows(r->ctx, n, d, gather_rows, &g);
-    logits_of(r->ctx, head, r->rows_x, n, r->bf16, r->logits);
-    if (kl) logits_of(r->ctx, j->spec->teacher_head, j->spec->teacher_H + at * j->spec->teacher_head->cols, n, r->bf16, r->teacher_logits);
-    chunk c = {r->ctx->k, r->logits, kl ? r->teacher_logits : NULL, r->target_rows + at, j->spec->target, j->row_loss, loss, j->vocab,
+    logits_of(r->ctx, head, r->rows_x, n, r->bf16, z);
+    if (kl) logits_of(r->ctx, j->spec->teacher_head, j->spec->teacher_H + at * j->spec->teacher_head->cols, n, r->bf16, zt);
+    chunk c = {r->ctx->k, z, zt, r->target_rows + at, j->spec->target, j->row_loss, loss, j->vocab,
                j->dX ? (float)(1 / (double)j->targets) : 0};
     tt__parallel(r->ctx, n, loss_row, &c);
     for (int64_t i = 0; i < n; i++) j->sum += loss[i];
     if (!j->dX) return;
-    tt__linop_apply_t(r->ctx, head, r->logits, j->vocab, n, r->rows_d, d, false, r->bf16);
+    tt__linop_apply_t(r->ctx, head, z, j->vocab, n, r->rows_d, d, false, r->bf16);
     tt__over_rows(r->ctx, n, d, scatter_rows, &g);
 }
 
@@ -169,7 +176,7 @@ static tt_status run_head(tt_runner *r, head_job *j, tt_err *err) {
     bool kl = j->spec->kind == TT_LOSS_KL;
     int64_t step = j->spec->chunk_rows > 0 ? j->spec->chunk_rows : default_chunk(j->vocab, kl ? 2 : 1);
     double *loss;
-    TT_TRY(reserve_chunk(r, step, j->vocab, kl, err));
+    TT_TRY(reserve_chunk(r, step, j->vocab, kl, &j->logits, err));
     TT_TRY(tt__new(&loss, (size_t)step, sizeof *loss, "losses of a chunk", err));
     tt_status st = TT_OK;
     for (int64_t at = 0; at < j->targets && st == TT_OK; at += step) {

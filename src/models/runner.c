@@ -78,7 +78,6 @@ void tt__runner_free(tt_runner *r) {
     tt__free(r->rows_x);
     tt__free(r->rows_d);
     tt__free(r->logits);
-    tt__free(r->teacher_logits);
     tt__free(r->target_rows);
     tt__free(r);
 }

@@ -18,7 +18,7 @@ struct tt_runner {
     uint64_t bytes;
     /* training (loss.c), made at the first use: layer inputs, kept values, rows and logits of a chunk */
     float *layer_x; uint8_t *kept; uint64_t kept_layer;
-    float *rows_x, *rows_d, *logits, *teacher_logits; int64_t chunk_rows, chunk_vocab; bool has_teacher_logits;
+    float *rows_x, *rows_d, *logits; int64_t chunk_rows; uint64_t logit_bytes;
     int32_t *target_rows;
 };
 

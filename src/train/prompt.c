@@ -162,7 +162,8 @@ static tt_status first_tab(trainer *t, tt_err *err) {
 
 /* ------------------------------------------------------------ memory ---- */
 
-/* The fullest keep policy within max_ram; the teacher's runner and the buffers count. */
+/* The fullest keep policy within max_ram; the teacher's runner and the buffers count. The very fullest is taken only when max_ram is given
+ * and holds it: it saves one product of a layer, some percent of a step, for a quarter of the memory. */
 static tt_status open_runners(trainer *t, tt_err *err) {
     static const char *const names[] = {[TT_KEEP_BOUNDARY] = "block inputs", [TT_KEEP_ATTENTION] = "block inputs and attention",
         [TT_KEEP_MOST] = "all activations but one of a gate's",        [TT_KEEP_ALL] = "all activations"};
@@ -173,7 +174,7 @@ static tt_status open_runners(trainer *t, tt_err *err) {
         TT_TRY(tt__runner_create(t->ctx, t->job->teacher, &o, &t->teacher, err));
         others += tt__runner_bytes(t->teacher);
     }
-    for (int keep = t->trains ? TT_KEEP_ALL : TT_KEEP_BOUNDARY;; keep--) {
+    for (int keep = !t->trains ? TT_KEEP_BOUNDARY : t->job->max_ram ? TT_KEEP_ALL : TT_KEEP_MOST;; keep--) {
         tt_runner_options o = {.max_rows = rows, .backward = true, .keep = (tt_keep)keep};
         TT_TRY(tt__runner_create(t->ctx, t->job->student, &o, &t->student, err));
         uint64_t own = tt__runner_bytes(t->student) + (t->trains ? tt__runner_loss_bytes(t->student, t->kl) : 0);
