@@ -176,6 +176,29 @@ TT_CASE(threads_and_memory_change_nothing) {
     rig_close(r);
 }
 
+/* In bf16 too, and it ends near where f32 ends. */
+TT_CASE(bf16_learns_as_f32_does) {
+    tt_err err = {0};
+    double best[2];
+    char one[600];
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        rig *r = rig_open(tt_test_ctx(2, NULL), tt_test_tmpdir(), bf16 ? "bf16" : "f32");
+        r->o.bf16 = bf16;
+        r->o.steps = 40;
+        TT_CHECK_OK(train(r, &err));
+        best[bf16] = r->job.report.best_valid;
+        snprintf(one, sizeof one, "%s", r->output);
+        rig_close(r);
+    }
+    TT_CHECK_NEAR(best[1], best[0], 0.02 * best[0]);
+    rig *r = rig_open(tt_test_ctx(1, NULL), tt_test_tmpdir(), "bf16 one thread");
+    r->o.bf16 = true;
+    r->o.steps = 40;
+    TT_CHECK_OK(train(r, &err));
+    TT_CHECK(same_bytes(one, r->output));
+    rig_close(r);
+}
+
 TT_CASE(existing_output_is_kept_unless_forced) {
     tt_err err = {0};
     rig *r = rig_open(tt_test_ctx(1, NULL), tt_test_tmpdir(), "tab");
