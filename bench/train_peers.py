@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """A tuning step beside PyTorch + PEFT: interleaved runs A B A B, ratios pair by pair, medians. CSV rows on stdout (docs/results/tuning.csv).
 
-  train_peers.py MODEL HF_DIR TEXT --trimtab build/trimtab --python PYTHON [--pairs 5] [--case NAME=KNOBS@MAX_RAM …]
+  train_peers.py MODEL HF_DIR TEXT --trimtab build/trimtab --python PYTHON [--pairs 5] [--raw PAIRS.jsonl] [--case NAME=KNOBS@MAX_RAM …]
 
 MODEL is a GGUF, HF_DIR the same model for transformers; PYTHON an interpreter with torch, transformers and peft. Both learn 20 rows through batches
 of 4 windows of 256 tokens with the next-token loss. A step of ours is the difference of a long and a short run, so that opening, validation and
 the first touch of memory do not count; peaks are those of the whole process, as the system saw them. Nothing else should run meanwhile.
+With --raw the pairs are added to a file and the table is made of all that it holds, so that the runs may be spread over quiet moments.
 """
 import argparse
 import csv
@@ -63,6 +64,7 @@ def main():
         p.add_argument(name)
     p.add_argument("--trimtab", default="build/trimtab")
     p.add_argument("--python", default=sys.executable)
+    p.add_argument("--raw")
     p.add_argument("--case", action="append", help="NAME=KNOBS@MAX_RAM, for example bf16=precision=bf16@200M")
     for flag, default in (("--pairs", 5), ("--steps", 3), ("-t", 2)):
         p.add_argument(flag, type=int, default=default)
@@ -73,21 +75,25 @@ def main():
         knobs, _, ram = rest.partition("@")
         cases.append((name, "," + knobs if knobs else "", ram))
     doctor = json.loads(run([a.trimtab, "doctor", "--json"])[2])
-    rows = {name: [] for name, _, _ in cases}
+    pairs = []
     for _ in range(a.pairs):
         torch_s, torch_peak, torch = peer(a)
         for name, knobs, ram in cases:
             s, peak = ours(a, knobs, ram)
-            rows[name].append((s, peak, torch_s, torch_peak))
+            pairs.append({"case": name + (f" ({ram})" if ram else ""), "ours_s": s, "torch_s": torch_s, "ours_peak": peak, "torch_peak": torch_peak, "torch": torch})
+    if a.raw:
+        with open(a.raw, "a+", encoding="utf-8") as f:
+            f.writelines(json.dumps(p) + "\n" for p in pairs)
+            f.seek(0)
+            pairs = [json.loads(line) for line in f]
     w = csv.writer(sys.stdout)
     w.writerow(["case", "isa", "threads", "pairs", "ours_s", "torch_s", "time_ratio", "time_ratio_min", "time_ratio_max", "ours_peak_MiB", "torch_peak_MiB", "memory_ratio",
                 "memory_ratio_min", "memory_ratio_max", "torch"])
-    for name, knobs, ram in cases:
-        r = rows[name]
-        label = name + (f" ({ram})" if ram else "")
-        mib = lambda i: f"{statistics.median(x[i] for x in r) / 2**20:.0f}"
-        w.writerow([label, doctor["isa"], a.t, a.pairs, f"{statistics.median(x[0] for x in r):.3f}", f"{statistics.median(x[2] for x in r):.3f}", *middle([x[2] / x[0] for x in r]),
-                    mib(1), mib(3), *middle([x[3] / x[1] for x in r]), torch])
+    for name in dict.fromkeys(p["case"] for p in pairs):
+        r = [p for p in pairs if p["case"] == name]
+        of = lambda key, unit=1: statistics.median(p[key] for p in r) / unit
+        w.writerow([name, doctor["isa"], a.t, len(r), f"{of('ours_s'):.3f}", f"{of('torch_s'):.3f}", *middle([p["torch_s"] / p["ours_s"] for p in r]),
+                    f"{of('ours_peak', 2**20):.0f}", f"{of('torch_peak', 2**20):.0f}", *middle([p["torch_peak"] / p["ours_peak"] for p in r]), r[0]["torch"]])
 
 
 main()
