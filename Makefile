@@ -1,6 +1,7 @@
 # The front door. Everything below is CMake and Ninja (CMakeLists.txt); `make help` lists the targets.
 #
 #   BUILD=folder      where to build (build)          PREFIX=folder   where to install (/usr/local); DESTDIR is honoured
+#   PEERS="options"   of bench/peers.py
 #   FUZZ_SECONDS=n    per target of `make fuzz` (60)  CC=compiler     taken when a build folder is made
 
 BUILD  ?= build
@@ -8,7 +9,7 @@ PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 60
 CONFIGURE = cmake -G Ninja -S . -DCMAKE_BUILD_TYPE=RelWithDebInfo
 
-.PHONY: all deps check demo bench install asan tsan ubsan fuzz clean help
+.PHONY: all deps check demo bench bench-peers install asan tsan ubsan fuzz clean help
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/build.ninja    ## build the program, the libraries, the examples (default)
@@ -27,8 +28,11 @@ check: deps    ## install what is missing, build, run all tests and checks
 demo: deps all    ## compress SmolLM2-135M, learn a prompt, show the table (under 20 minutes on 2 cores)
 	@tools/demo.sh
 
-bench: all    ## measure beside the peers; CSV on stdout
+bench: all    ## measure this machine, the models and every inner loop on it
 	@bench/run.sh
+
+bench-peers: all    ## the same models here and on llama.cpp, pairs of runs: docs/results/speed.csv, speed.md (an hour or two)
+	@bench/peers.py $(PEERS)
 
 install: all    ## install under PREFIX: program, libraries, header, manual pages, completions, package files
 	@cmake --install $(BUILD) --prefix $(PREFIX)
@@ -49,4 +53,4 @@ clean:    ## remove the build folder
 	@rm -rf $(BUILD)
 
 help:    ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18

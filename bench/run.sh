@@ -1,22 +1,14 @@
 #!/usr/bin/env bash
-# `make bench`: opening, prefill and decoding of the packaged model and of its Q4_0 form on this machine, one JSON line each, threads 1 and 2.
-# With PEER=path/to/llama-bench in the environment: beside llama.cpp, interleaved, ratios as CSV (bench/peers.py).
+# `make bench`: opening, prompt and generation of the packaged model, of its Q4_0 and of its Q8_0 form on this machine, threads 1 and 2, as a table;
+# then every inner loop beside what the machine allows. BENCH_DIR: where the models are kept (build/bench).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bin=build/trimtab
+bin=${TRIMTAB:-build/trimtab}
 work=${BENCH_DIR:-build/bench}
 mkdir -p "$work"
 model=$("$bin" pull smollm2-135m-instruct)
-[ -s "$work/q4_0.gguf" ] || "$bin" compress "$model" "$work/q4_0.gguf" Q4_0 >/dev/null
-[ -s "$work/q8_0.gguf" ] || "$bin" convert "$model" "$work/q8_0.gguf" --outtype q8_0 >/dev/null
-for file in "$model" "$work/q4_0.gguf" "$work/q8_0.gguf"; do
-    for threads in 1 2; do
-        build/bench_speed "$file" -t "$threads"
-        build/bench_speed "$file" -t "$threads" -p 0 -n 64 -d 1024
-    done
-done
-if [ -n "${PEER:-}" ]; then
-    python3 bench/peers.py "$work/q4_0.gguf" "$work/q4_0.gguf" --peer "$PEER" --label Q4_0
-    python3 bench/peers.py "$work/q4_0.gguf" "$work/q4_0.gguf" --peer "$PEER" --label Q4_0 -p 0 -n 64 -d 1024
-    python3 bench/peers.py "$work/q8_0.gguf" "$work/q8_0.gguf" --peer "$PEER" --label Q8_0
-fi
+[ -s "$work/135m-q4_0.gguf" ] || "$bin" compress "$model" "$work/135m-q4_0.gguf" Q4_0 >/dev/null
+[ -s "$work/135m-q8_0.gguf" ] || "$bin" convert "$model" "$work/135m-q8_0.gguf" --outtype q8_0 >/dev/null
+"$bin" bench "$model" "$work/135m-q4_0.gguf" "$work/135m-q8_0.gguf" -t 1,2 -p 512,2048 -n 128 "$@"
+"$bin" bench "$model" "$work/135m-q4_0.gguf" "$work/135m-q8_0.gguf" -t 1,2 -p 0 -n 64 -d 1024 "$@"
+"$bin" doctor --bench-kernels
