@@ -9,7 +9,7 @@
 #include "base/util.h"
 #include "engine/pull.h"
 #include "models/sparse_run.h"
-#include "models/run.h"
+#include "engine/runcache.h"
 #include <dirent.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -232,7 +232,7 @@ static tt_status check_vocab(const tt_model *m, tt_err *err) {
 static tt_status make_ready(tt_model *m, tt_err *err) {
     if (!m->net || m->opt.numerics != TT_FAST || m->opt.expand || m->opt.stored) return TT_OK;
     TT_TRY(tt__net_sparse_to_run(m->ctx, m->net, m->gguf, m->opt.run_format, err));
-    return tt__net_to_run(m->ctx, m->net, m->gguf, err);
+    return tt__runcache_ready(m, err);
 }
 
 tt_status tt_model_open(tt_ctx *ctx, const char *ref, const tt_model_options *options, tt_model **out, tt_err *err) {
@@ -259,7 +259,9 @@ done:
 
 void tt_model_close(tt_model *m) {
     if (!m) return;
+    tt__runcache_finish(m);
     tt__net_free(m->net);
+    tt__runcache_free(m);
     tt__tokenizer_free(m->tok);
     tt__gguf_close(m->gguf);
     tt__st_close(m->st);

@@ -12,6 +12,7 @@ struct tt_model {
     char *path;
     tt_gguf *gguf;               /* one of the two is open */
     tt_st *st;
+    struct tt__runcache *run;    /* engine/runcache.c; NULL: none */
     tt_net *net;                 /* NULL: an architecture that is only shown and converted */
     tt_tokenizer *tok;           /* NULL: the container brings none */
     tt_model_options opt;
@@ -34,10 +35,10 @@ struct tt_tab {
 /* The prefix of a tab in this model's numerics, computed once and kept in the tab. */
 tt_status tt__tab_prefix(tt_ctx *ctx, tt_tab *tab, const tt_prefix **out, tt_err *err);
 static inline tt_kvtype tt__model_kvtype(const tt_model *m) { return m->opt.numerics == TT_EXACT ? TT_KV_F32 : TT_KV_F16; }
-#endif
 
 /* For the bench. Back to an earlier position: the tokens beyond are forgotten, and the sampler's memory of all. Bytes of keys and values that
  * one token behind so many positions reads, the tab's among them. Most tokens of one pass. */
 void tt__session_rewind(tt_session *s, int64_t position);
 double tt__session_cache_bytes(const tt_session *s, double positions);
 int64_t tt__session_batch(const tt_session *s);
+#endif

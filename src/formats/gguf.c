@@ -7,6 +7,7 @@
 #include "formats/gguf.h"
 #include "base/checked.h"
 #include "base/err.h"
+#include "base/hash.h"
 #include "base/limits.h"
 #include "base/mem.h"
 #include "base/util.h"
@@ -451,6 +452,18 @@ tt_status tt__gguf_open_memory(const void *data, size_t size, const char *name, 
     tt_status st = parse(g, s, name, err);
     if (st == TT_OK && s->split_count > 1) st = tt__fail(err, TT_BADFILE, "split model in memory|%s|%llu parts|one|", name, (unsigned long long)s->split_count);
     return finish_open(g, st, out, err);
+}
+
+bool tt__gguf_identity(const tt_gguf *g, uint64_t *file, uint64_t *contents) {
+    *contents = g->n_shards;
+    for (size_t i = 0; i < g->n_shards; i++) {
+        const shard *s = &g->shards[i];
+        if (!s->map.data) return false;
+        const uint64_t which = tt__hash_mix(s->map.dev, s->map.ino), meta = s->data_at < s->size ? s->data_at : s->size;
+        if (i == 0) *file = which;
+        *contents = tt__hash_mix(tt__hash_mix(tt__hash_mix(tt__hash_mix(*contents, which), s->map.size), s->map.mtime_ns), tt__hash64(s->bytes, (size_t)meta, i));
+    }
+    return g->n_shards > 0;
 }
 
 void tt__gguf_release(const tt_gguf *g, const void *data, uint64_t bytes) {

@@ -27,6 +27,8 @@ tt_status tt__gguf_open(const char *path, tt_gguf **out, tt_err *err);
 tt_status tt__gguf_open_memory(const void *data, size_t size, const char *name, tt_gguf **out, tt_err *err);
 void tt__gguf_close(tt_gguf *g);
 const char *tt__gguf_path(const tt_gguf *g);
+/* Which file this is: hash of device and inode of the (first) file; of these, size, time and metadata of all its files. False: from memory. */
+bool tt__gguf_identity(const tt_gguf *g, uint64_t *file, uint64_t *contents);
 /* Bytes of a mapped file that need not stay resident; others (from memory, not of this file) are left alone. */
 void tt__gguf_release(const tt_gguf *g, const void *data, uint64_t bytes);
 

@@ -23,6 +23,7 @@
 /* ---- places ---- */
 tt_status tt__hub_folder(char **out, tt_err *err);            /* caller frees */
 tt_status tt__catalogue_folder(char **out, tt_err *err);
+tt_status tt__run_folder(char **out, tt_err *err);            /* of models repacked for running */
 bool tt__hub_offline(void);                                    /* HF_HUB_OFFLINE */
 tt_status tt__mkdirs_private(const char *path, tt_err *err);   /* folders that are new get mode 0700 */
 /* Waits for the lock file of that name, asking for cancellation meanwhile. *fd is given back with close. */

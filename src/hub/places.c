@@ -33,6 +33,11 @@ tt_status tt__catalogue_folder(char **out, tt_err *err) {
     return first_place(p, sizeof p / sizeof *p, out, err);
 }
 
+tt_status tt__run_folder(char **out, tt_err *err) {
+    static const place p[] = {{TT_ENV_CACHE, "run"}, {TT_ENV_XDG_CACHE_HOME, "trimtab/run"}, {TT_ENV_HOME, ".cache/trimtab/run"}};
+    return first_place(p, sizeof p / sizeof *p, out, err);
+}
+
 bool tt__hub_offline(void) { return tt__env_true(TT_ENV_HF_HUB_OFFLINE); }
 
 tt_status tt__mkdirs_private(const char *path, tt_err *err) {
