@@ -165,20 +165,22 @@ static tt_status check_fallbacks(cjob *j, tt_err *err) {
 
 typedef struct needs { uint64_t fixed, sums, largest_sum, hidden; } needs;
 
-/* Bytes beside the mapped model. A matrix in work: two dense copies, codes, mask, the factor of its Hessian, one stripe of errors. */
+/* Bytes beside the mapped model. A matrix in work, at most: two dense copies (one may be in walking order), codes and mask with each, and either
+ * the factor of its Hessian with one stripe of errors, or the operator that was made of it. */
 static needs memory_needs(const cjob *j) {
     const tt_hparams *h = &j->net->hp;
     needs m = {0};
-    uint64_t work = 0, rows = (uint64_t)(tt__calib_batch(j->length) * j->length);
+    uint64_t work = 0, rows = calibrates(j) ? (uint64_t)(tt__calib_batch(j->net, j->length) * j->length) : 0;
     for (size_t i = 0; i < j->net->n_weights; i++) {
         const tt_weight *w = &j->net->weights[i];
         if (!treated(j, i)) continue;
-        uint64_t n = (uint64_t)(w->rows * w->cols) * 14 + (calibrates(j) ? (uint64_t)(w->cols * w->cols) * 4 + (uint64_t)w->rows * 256 * 9 : 0);
-        if (n > work) work = n;
+        uint64_t n = (uint64_t)(w->rows * w->cols), factored = calibrates(j) ? 12 * n + (uint64_t)(w->cols * w->cols) * 4 + (uint64_t)w->rows * 256 * 9 : 0;
+        if (14 * n > work) work = 14 * n;
+        if (factored > work) work = factored;
     }
     m.fixed = work;
     if (!calibrates(j)) return m;
-    m.fixed += rows * (uint64_t)(8 * h->n_embd + 4 * h->n_ff) * 4 + (uint64_t)(j->samples * j->length) * 4;
+    m.fixed += rows * (uint64_t)tt__calib_row(j->net) * 4 + (uint64_t)(j->samples * j->length) * 4;
     m.hidden = (uint64_t)(j->samples * j->length * h->n_embd) * 4;
     for (int i = 0; i < TT_CALIB_INPUTS; i++) {
         uint64_t n = (uint64_t)tt__calib_input(j->net, i), bytes = 4 * n * n;
@@ -521,7 +523,23 @@ static void install(cjob *j, int layer, bool in) {
         if (tt__in_unit(j->net, i, layer) && j->ops[i]) tt__runner_set_op(j->calib->runner, i, in ? j->ops[i] : NULL);
 }
 
+/* Pages of a mapped file that this operator lends from: read again if need be. */
+static void let_go(const tt_gguf *file, const tt_linop *op) {
+    tt_segment seg[8];
+    for (int i = file && op ? op->v->segments(op, seg) - 1 : -1; i >= 0; i--) tt__gguf_release(file, seg[i].data, seg[i].bytes);
+}
+
+/* What is behind us, the model's matrices and those made of them, need not stay resident. */
+static void leave_layer(cjob *j) {
+    for (size_t i = 0; i < j->net->n_weights; i++) {
+        if (!tt__in_unit(j->net, i, unit_of(j, j->at.layer))) continue;
+        let_go(j->model->gguf, j->net->weights[i].op);
+        let_go(j->files[j->at.layer], j->ops[i]);
+    }
+}
+
 static void next_layer(cjob *j) {
+    leave_layer(j);
     j->at = (tt_position){.stage = calibrates(j) ? TT_C_COLLECT : TT_C_COMPRESS, .layer = j->at.layer + 1};
     if (j->at.layer >= n_units(j)) j->at = (tt_position){.stage = TT_C_DONE};
 }

@@ -8,9 +8,16 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { BATCH_ROWS = 2048 };
+enum { BATCH_ROWS = 2048, BATCH_FLOATS = 64 << 20 };
 
-int64_t tt__calib_batch(int64_t length) { return length >= BATCH_ROWS ? 1 : BATCH_ROWS / length; }
+int64_t tt__calib_row(const tt_net *net) { return 8 * net->hp.n_embd + 4 * net->hp.n_ff; }
+
+/* Rows enough for full speed, but a wide block's values must not weigh more than its Hessians. */
+int64_t tt__calib_batch(const tt_net *net, int64_t length) {
+    int64_t rows = BATCH_FLOATS / tt__calib_row(net);
+    if (rows > BATCH_ROWS) rows = BATCH_ROWS;
+    return length >= rows ? 1 : rows / length;
+}
 
 int64_t tt__calib_input(const tt_net *net, int id) {
     for (size_t i = net->layer_first[0]; net->hp.n_layer && i < net->layer_first[1]; i++)
@@ -23,7 +30,7 @@ tt_status tt__calib_create(tt_ctx *ctx, const tt_net *net, const tt_calib_option
     *out = NULL;
     TT_TRY(tt__new(&c, 1, sizeof *c, "calibration", err));
     *c = (tt_calib){.ctx = ctx, .net = net, .ids = o->ids, .samples = o->samples, .length = o->length, .width = net->hp.n_embd, .full = o->full};
-    c->batch = tt__calib_batch(o->length);
+    c->batch = tt__calib_batch(net, o->length);
     c->n_batches = (o->samples + c->batch - 1) / c->batch;
     for (int i = 0; i < TT_CALIB_INPUTS; i++) c->n[i] = tt__calib_input(net, i);
     tt_runner_options r = {.max_rows = c->batch * c->length};

@@ -20,7 +20,7 @@ typedef struct tt_calib {
     tt_runner *runner;
     const int32_t *ids;                       /* [samples, length], lent */
     int64_t samples, length, width;
-    int64_t batch, n_batches;                 /* sequences of a batch: fixed by length alone */
+    int64_t batch, n_batches;                 /* sequences of a batch: fixed by the length and the widths of the net alone */
     char *dir;                                /* folder of saved states */
     float *hidden;                            /* NULL: in the folder */
     float *X;                                 /* one batch on its way */
@@ -39,7 +39,9 @@ typedef struct tt_calib_options {
 
 tt_status tt__calib_create(tt_ctx *ctx, const tt_net *net, const tt_calib_options *o, tt_calib **out, tt_err *err);
 void tt__calib_free(tt_calib *c);
-int64_t tt__calib_batch(int64_t length);
+int64_t tt__calib_batch(const tt_net *net, int64_t length);
+/* Floats of a row on its way through a block, about. */
+int64_t tt__calib_row(const tt_net *net);
 static inline int64_t tt__calib_tokens(const tt_calib *c) { return c->samples * c->length; }
 /* The width of input `id` of the layers of a net; 0 when no matrix reads it. */
 int64_t tt__calib_input(const tt_net *net, int id);
