@@ -17,6 +17,7 @@ static tt_status record_block(tt_runner *r, tt_err *err) {
     TT_TRY(r->net->arch->block(r->net, r->block, x, &y, 0, err));
     tt__g_output(r->block, y, "y");
     if (r->o.backward) TT_TRY(tt__graph_backward(r->block, y, x, r->o.keep, err));
+    if (!r->o.fast) tt__graph_exact(r->block);
     return tt__graph_plan(r->block, r->o.max_rows, r->o.max_past, err);
 }
 
@@ -46,7 +47,7 @@ static tt_status make(tt_runner *r, tt_err *err) {
     TT_TRY(fill_slots(r, err));
     TT_TRY(record_block(r, err));
     TT_TRY(take(r, &r->workspace, tt__graph_workspace(r->block), "the workspace of a block", err));
-    TT_TRY(take(r, &r->head_ws, tt__act_bytes(r->o.max_rows, d), "the head's input", err));
+    TT_TRY(take(r, &r->head_ws, r->o.fast ? tt__act_bytes(r->o.max_rows, d) : 64, "the head's input", err));
     TT_TRY(take(r, &r->X, (uint64_t)(r->o.max_rows * d) * sizeof(float), "rows of a run", err));
     return tt__runner_ready(r, r->o.max_rows, 0, r->o.max_past, err);
 }

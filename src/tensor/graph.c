@@ -238,6 +238,8 @@ tt_status tt__graph_backward(tt_graph *g, tt_val out, tt_val in, tt_keep keep, t
 
 /* ------------------------------------------------------------------ planning and sizes ---- */
 
+void tt__graph_exact(tt_graph *g) { g->exact = true; }
+
 tt_status tt__graph_plan(tt_graph *g, int64_t max_rows, int64_t max_past, tt_err *err) {
     if (g->failed == TT_OK && (max_rows < 1 || max_past < 0 || g->planned)) tt__g_fail(g, "a plan wants rows, and is made once", "graph");
     if (g->failed != TT_OK) {
@@ -347,6 +349,7 @@ static tt_status check_run(tt_graph *g, const tt_env *env, const void *ws, tt_er
     TT_FAIL_IF(env->S < 0 || env->T < 0 || env->P_rows < 0 || env->rows != env->P_rows + env->S * env->T, err, TT_FAIL,
                "rows of a run do not add up|%lld + %lld x %lld|%lld rows", (long long)env->P_rows, (long long)env->S, (long long)env->T, (long long)env->rows);
     TT_FAIL_IF(env->rows > g->max_rows, err, TT_USAGE, "too many rows for this plan||%lld|at most %lld", (long long)env->rows, (long long)g->max_rows);
+    TT_FAIL_IF(env->fast && g->exact, err, TT_FAIL, "fast run of an exact plan");
     TT_FAIL_IF(env->kv && env->P_rows, err, TT_FAIL, "prefix rows and a cache in one run");
     TT_FAIL_IF(!ws && g->workspace, err, TT_FAIL, "run without a workspace");
     return rope_table(g, env, err);

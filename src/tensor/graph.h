@@ -67,6 +67,7 @@ void tt__g_tap(tt_graph *g, tt_val v, int input_id);                            
  * buffer serves both where the last op of backward does not read d(out), as in a decoder block. Once per graph, before the plan. ---- */
 tt_status tt__graph_backward(tt_graph *g, tt_val out, tt_val in, tt_keep keep, tt_err *err);
 
+void tt__graph_exact(tt_graph *g);         /* before the plan: no run will be fast, so no room for rounded activations */
 tt_status tt__graph_plan(tt_graph *g, int64_t max_rows, int64_t max_past, tt_err *err);   /* workspace offsets from lifetimes */
 uint64_t tt__graph_workspace(const tt_graph *g);                                 /* bytes */
 uint64_t tt__graph_kept_bytes(const tt_graph *g, int64_t rows);                  /* bytes the caller stores per segment between forward and backward */

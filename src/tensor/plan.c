@@ -82,7 +82,7 @@ void tt__plan_storage(tt_graph *g) {
 static uint64_t align64(uint64_t n) { return (n + 63) / 64 * 64; }
 
 static uint64_t value_bytes(const tt_graph *g, const tt_value *v) {
-    if (v->kind == TT_VAL_ACT) return align64(tt__act_bytes(g->max_rows, v->cols));
+    if (v->kind == TT_VAL_ACT) return g->exact ? 64 : align64(tt__act_bytes(g->max_rows, v->cols));
     return align64((uint64_t)g->max_rows * (uint64_t)v->cols * sizeof(float));
 }
 
