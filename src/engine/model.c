@@ -261,7 +261,6 @@ void tt_model_close(tt_model *m) {
     if (!m) return;
     tt__runcache_finish(m);
     tt__net_free(m->net);
-    tt__runcache_free(m);
     tt__tokenizer_free(m->tok);
     tt__gguf_close(m->gguf);
     tt__st_close(m->st);

@@ -10,6 +10,9 @@
  * processes that build the same one end with one whole file. The folder is kept under a size (TRIMTAB_RUN_CACHE), the least recently used
  * files go first. Small models are repacked in less time than a file costs (LEAST).
  *
+ * The operators are copied out of the file into huge pages rather than mapped: a model of 650 MB opens in 0.1 s instead of 0.04, and then decodes
+ * a fifth faster than from small pages. Pages of the file are given back as they are read, so there is one copy here too.
+ *
  * Writing takes longer than repacking, so a thread does it while the model runs; closing the model waits for it.
  */
 #include "engine/runcache.h"
@@ -27,12 +30,11 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-enum { LAYOUT = 1, PIECE = 1 << 20 };
+enum { LAYOUT = 1, PIECE = 1 << 18 };
 static const char architecture[] = "trimtab-run";
 
 struct tt__runcache {
-    tt_gguf *file;               /* the cache that is in use, or NULL */
-    bool writing;
+    bool used, writing;          /* the operators come from a file; one is being written */
     pthread_t writer;
     const tt_net *net;
     char *path, source[64];
@@ -50,25 +52,29 @@ static uint64_t size_least(void) { return bytes_from(TT_ENV_RUN_CACHE_LEAST, 192
 
 /* ------------------------------------------------------------ checksum ---- */
 
-typedef struct piece { const uint8_t *data; size_t bytes; uint64_t seed; } piece;
+typedef struct piece { const uint8_t *data; uint8_t *copy; size_t bytes; uint64_t seed; } piece;
 
 static void hash_piece(void *arg, int64_t i, int worker) {
     (void)worker;
     piece *p = (piece *)arg + i;
-    p->seed = tt__hash64(p->data, p->bytes, p->seed);
+    if (p->copy) memcpy(p->copy, p->data, p->bytes);
+    p->seed = tt__hash64(p->copy ? p->copy : p->data, p->bytes, p->seed);
 }
 
-/* Of parameters and segments of an operator, in pieces that the threads of ctx share (NULL: this thread alone). False: out of memory. */
-static bool hash_op(tt_ctx *ctx, const tt_linop *op, uint64_t *sum) {
+/* Of parameters and segments of an operator, in pieces that the threads of ctx share (NULL: this thread alone). Each segment is copied
+ * to the next multiple of 64 from `copy` on (NULL: none). False: out of memory. */
+static bool hash_op(tt_ctx *ctx, const tt_linop *op, uint8_t *copy, uint64_t *sum) {
     tt_segment seg[8];
     const int n_seg = op->v->segments(op, seg);
     size_t n = 0, at = 0;
     piece *pieces;
     for (int i = 0; i < n_seg; i++) n += (size_t)(seg[i].bytes + PIECE - 1) / PIECE;
     if (tt__new(&pieces, n ? n : 1, sizeof *pieces, "a checksum", NULL) != TT_OK) return false;
-    for (int i = 0; i < n_seg; i++)
+    for (int i = 0; i < n_seg; i++) {
         for (uint64_t from = 0; from < seg[i].bytes; from += PIECE, at++)
-            pieces[at] = (piece){(const uint8_t *)seg[i].data + from, (size_t)(seg[i].bytes - from < PIECE ? seg[i].bytes - from : PIECE), at};
+            pieces[at] = (piece){(const uint8_t *)seg[i].data + from, copy ? copy + from : NULL, (size_t)(seg[i].bytes - from < PIECE ? seg[i].bytes - from : PIECE), at};
+        if (copy) copy += (seg[i].bytes + 63) & ~63ull;
+    }
     if (ctx) tt__parallel(ctx, (int64_t)n, hash_piece, pieces);
     else for (size_t i = 0; i < n; i++) hash_piece(pieces, (int64_t)i, 0);
     char params[96] = "";
@@ -89,19 +95,33 @@ static bool says(const tt_gguf *g, const char *key, const char *want) {
     return tt__gguf_str(g, key, true, &value, &n, NULL) == TT_OK && n == strlen(want) && !memcmp(value, want, n);
 }
 
+/* Into the net's own memory; the pages of the file are given back. */
+static bool take_over(tt_model *m, const tt_gguf *g, tt_linop *op, uint8_t *memory, uint64_t bytes, uint64_t *sum) {
+    tt_segment seg[8];
+    const int n = op->v->segments(op, seg);
+    for (int i = 0; i < n; i++) bytes -= (seg[i].bytes + 63) & ~63ull;
+    if (bytes || !tt__linop_panel(op) || !hash_op(m->ctx, op, memory, sum)) return false;
+    tt__linop_panel_lend(op, memory);
+    for (int i = 0; i < n; i++) tt__gguf_release(g, seg[i].data, seg[i].bytes);
+    return true;
+}
+
 /* Every operator of the file, in place of the stored ones; all or nothing. */
-static bool take_operators(tt_model *m, const tt_gguf *g) {
+static bool take_operators(tt_model *m, const tt_gguf *g, uint64_t bytes) {
     tt_net *net = m->net;
     tt_linop **ops;
     uint64_t sum = 0;
     char text[17];
-    if (tt__new(&ops, net->n_weights, sizeof *ops, "operators", NULL) != TT_OK) return false;
+    uint8_t *at = tt__net_run_memory(net, bytes);
+    if (!at || tt__new(&ops, net->n_weights, sizeof *ops, "operators", NULL) != TT_OK) return false;
     bool good = true;
     for (size_t i = 0; i < net->n_weights && good; i++) {
         const tt_weight *w = &net->weights[i];
-        if (!w->op || !tt__linop_panel_bytes(w->op)) continue;
+        const uint64_t need = w->op ? tt__linop_panel_bytes(w->op) : 0;
+        if (!need) continue;
         good = tt__store_load_op(m->ctx, g, w->name, w->rows, w->cols, &ops[i], NULL) == TT_OK;
-        if (good && ops[i]) good = tt__linop_panel(ops[i]) && hash_op(m->ctx, ops[i], &sum);
+        if (good && ops[i]) good = take_over(m, g, ops[i], at, need, &sum);
+        at += need;
     }
     as_text(sum, text);
     good = good && says(g, "trimtab.run.checksum", text);
@@ -114,16 +134,13 @@ static bool take_operators(tt_model *m, const tt_gguf *g) {
     return good;
 }
 
-static bool open_cache(tt_model *m, struct tt__runcache *c) {
+static bool open_cache(tt_model *m, struct tt__runcache *c, uint64_t bytes) {
     tt_gguf *g = NULL;
     if (!tt__exists(c->path) || tt__gguf_open(c->path, &g, NULL) != TT_OK) return false;
-    if (!says(g, "general.architecture", architecture) || !says(g, "trimtab.run.source", c->source) || !take_operators(m, g)) {
-        tt__gguf_close(g);
-        return false;
-    }
-    c->file = g;
-    utimensat(AT_FDCWD, c->path, NULL, 0);                 /* used now; where that is not allowed it counts as unused */
-    return true;
+    c->used = says(g, "general.architecture", architecture) && says(g, "trimtab.run.source", c->source) && take_operators(m, g, bytes);
+    tt__gguf_close(g);
+    if (c->used) utimensat(AT_FDCWD, c->path, NULL, 0);    /* the time of its use; where that is not allowed it counts as unused */
+    return c->used;
 }
 
 /* ------------------------------------------------------------ writing ---- */
@@ -180,7 +197,7 @@ static tt_status save(const struct tt__runcache *c, tt_gguf_writer *w) {
     for (size_t i = 0; i < c->net->n_weights; i++) {
         const tt_linop *op = c->net->weights[i].op;
         if (!op || !tt__linop_panel(op)) continue;
-        if (!hash_op(NULL, op, &sum)) return TT_RESOURCE;
+        if (!hash_op(NULL, op, NULL, &sum)) return TT_RESOURCE;
         TT_TRY(tt__store_add_op(w, c->net->weights[i].name, op, NULL));
     }
     as_text(sum, text);
@@ -228,22 +245,18 @@ tt_status tt__runcache_ready(tt_model *m, tt_err *err) {
     TT_TRY(tt__new(&m->run, 1, sizeof *m->run, "the run cache", err));
     m->run->net = m->net;
     const bool place = find_place(m, m->run);
-    if (place && open_cache(m, m->run)) return TT_OK;
+    if (place && open_cache(m, m->run, bytes)) return TT_OK;
     TT_TRY(tt__net_to_run(m->ctx, m->net, m->gguf, err));
     if (place) start_writing(m->run);
     return TT_OK;
 }
 
-bool tt__runcache_used(const tt_model *m) { return m->run && m->run->file; }
+bool tt__runcache_used(const tt_model *m) { return m->run && m->run->used; }
 
 void tt__runcache_finish(tt_model *m) {
-    if (m->run && m->run->writing) pthread_join(m->run->writer, NULL);
-    if (m->run) m->run->writing = false;
-}
-
-void tt__runcache_free(tt_model *m) {
     if (!m->run) return;
-    tt__gguf_close(m->run->file);
+    if (m->run->writing) pthread_join(m->run->writer, NULL);
     tt__free(m->run->path);
     tt__free(m->run);
+    m->run = NULL;
 }

@@ -1,4 +1,4 @@
-/* Repacked models kept on disk, so that the next start maps them instead of repacking. */
+/* Repacked models kept on disk, so that the next start reads them instead of repacking. */
 #ifndef TT_ENGINE_RUNCACHE_H
 #define TT_ENGINE_RUNCACHE_H
 #include "engine/model.h"
@@ -7,7 +7,6 @@
  * then a thread writes the file while the model is in use. Trouble with the cache is no error. */
 tt_status tt__runcache_ready(tt_model *m, tt_err *err);
 bool tt__runcache_used(const tt_model *m);                  /* the operators are those of a file */
-/* Waits for that thread: before the net is freed. Unmaps the cache: after. */
+/* Waits for that thread and frees m->run; before the net is freed. */
 void tt__runcache_finish(tt_model *m);
-void tt__runcache_free(tt_model *m);
 #endif

@@ -203,7 +203,6 @@ static bool find_source(const tt_linop *op, source *s) {
         s->scales = seg[1].data;
         s->groups = (op->cols + group - 1) / group;
         s->row_bytes = tt__codes_row_bytes(bits, group, op->cols);
-        if (has_half_grid(s->scales, op->rows * s->groups)) grid = TT_GRID_HALF;
     } else if (op->dtype == TT_Q4_0 || op->dtype == TT_Q4_1 || op->dtype == TT_Q8_0) {
         bits = op->dtype == TT_Q8_0 ? 8 : 4;
         if (op->dtype == TT_Q4_1) grid = TT_GRID_MIN;
@@ -215,14 +214,18 @@ static bool find_source(const tt_linop *op, source *s) {
     return measure(op->rows, op->cols, bits, group, grid, &s->p, &s->s) && 20 * all_bytes(s->s) <= 21 * tt__linop_bytes(op);
 }
 
+/* Eight codes at a time: models are repacked while somebody waits. */
 static void block_codes(tt_dtype type, const uint8_t *block, uint8_t out[32]) {
+    uint64_t v[4];
     if (type == TT_Q8_0) {
-        for (int i = 0; i < 32; i++) out[i] = block[2 + i] ^ 0x80;
-        return;
+        memcpy(v, block + 2, 32);
+        for (int i = 0; i < 4; i++) v[i] ^= 0x8080808080808080ull;
+    } else {
+        memcpy(v, block + (type == TT_Q4_1 ? 4 : 2), 16);
+        for (int i = 0; i < 2; i++) v[2 + i] = v[i] >> 4 & 0x0f0f0f0f0f0f0f0full;
+        for (int i = 0; i < 2; i++) v[i] &= 0x0f0f0f0f0f0f0f0full;
     }
-    const uint8_t *q = block + (type == TT_Q4_1 ? 4 : 2);
-    for (int i = 0; i < 16; i++) out[i] = q[i] & 15;
-    for (int i = 0; i < 16; i++) out[16 + i] = q[i] >> 4;
+    memcpy(out, v, 32);
 }
 
 /* 128 columns of a row, from column c on; what the row lacks stays 0. */
@@ -288,6 +291,7 @@ tt_status tt__linop_panel_from(tt_ctx *ctx, const tt_linop *op, void *memory, tt
     panel_op *o = NULL;
     *out = NULL;
     if (!find_source(op, &s)) return TT_OK;
+    if (s.scales && has_half_grid(s.scales, op->rows * s.groups)) s.p.grid = TT_GRID_HALF;
     TT_TRY(create(ctx, s.p, s.s, &o, err));
     if (!memory) memory = o->op.owned = tt__alloc((size_t)all_bytes(s.s));
     if (!memory) {
@@ -302,6 +306,13 @@ tt_status tt__linop_panel_from(tt_ctx *ctx, const tt_linop *op, void *memory, tt
     if (atomic_load(&s.odd)) release(&o->op);
     else *out = &o->op;
     return TT_OK;
+}
+
+void tt__linop_panel_lend(tt_linop *op, void *memory) {
+    panel_op *o = (panel_op *)op;
+    place(&o->p, o->s, memory);
+    tt__free(op->owned);
+    op->owned = NULL;
 }
 
 const tt_linop_vtable tt__linop_v_panel = {.name = "panel", .decode = decode, .rowdot = rowdot, .batch = batch, .segments = segments, .load = load,

@@ -11,7 +11,14 @@ uint64_t tt__net_run_bytes(const tt_net *net) {
     return sum;
 }
 
-static uint8_t *huge_start(void *memory) { return (uint8_t *)(((uintptr_t)memory + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1)); }
+uint8_t *tt__net_run_memory(tt_net *net, uint64_t bytes) {
+    const bool made = net->run != NULL;
+    if (!made) net->run = tt__alloc((size_t)bytes + HUGE_PAGE);
+    if (!net->run) return NULL;
+    uint8_t *at = (uint8_t *)(((uintptr_t)net->run + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
+    if (!made) madvise(at, (size_t)bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);          /* a hint: without it all is the same, slower */
+    return at;
+}
 
 static void give_back(const tt_gguf *source, const tt_linop *op) {
     tt_segment seg[8];
@@ -20,11 +27,9 @@ static void give_back(const tt_gguf *source, const tt_linop *op) {
 
 tt_status tt__net_to_run(tt_ctx *ctx, tt_net *net, const tt_gguf *source, tt_err *err) {
     const uint64_t bytes = tt__net_run_bytes(net);
-    if (!bytes || net->run) return TT_OK;
-    net->run = tt__alloc((size_t)bytes + HUGE_PAGE);
-    TT_FAIL_IF(!net->run, err, TT_RESOURCE, "out of memory|for the model's run format|%llu bytes", (unsigned long long)bytes);
-    uint8_t *at = huge_start(net->run);
-    madvise(at, (size_t)bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);           /* a hint: without it all is the same, slower */
+    if (!bytes) return TT_OK;
+    uint8_t *at = tt__net_run_memory(net, bytes);
+    TT_FAIL_IF(!at, err, TT_RESOURCE, "out of memory|for the model's run format|%llu bytes", (unsigned long long)bytes);
     for (size_t i = 0; i < net->n_weights; i++) {
         tt_weight *w = &net->weights[i];
         const uint64_t need = w->op ? tt__linop_panel_bytes(w->op) : 0;
