@@ -19,6 +19,8 @@
  * with and without E. The paper's loss learns the text as well as the repair; measured on SmolLM2-135M (joint 50 % + 4 bit, WikiText-2), most of
  * its in-domain gain is adaptation, and far from its text it hurts; KL to the dense model repairs everywhere, so it is the default.
  * k is a nearly flat knob once the paper's division is undone (its own figures, recomputed).
+ * precision=bf16 makes a step 1.6 times as fast (135 M, AVX-512 BF16), but its curve is near that of f32, not equal: on a joint 50 % + 4 bit model, 50
+ * steps with the same seed and windows, validation went from 5.107 to 4.689 where f32 reached 4.666 (f32 at a rate 0.1 % higher: 4.664). So f32 is the default.
  *
  * How it fails: too high a rate (loss not finite: the trainer goes back and halves it), text of one kind with loss=ce, a teacher with another
  * vocabulary (refused). The mechanism is train/prompt.c.
