@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 60
 CONFIGURE = cmake -G Ninja -S . -DCMAKE_BUILD_TYPE=RelWithDebInfo
 
-.PHONY: all deps check demo bench bench-peers install asan tsan ubsan fuzz clean help
+.PHONY: all deps check demo bench bench-peers install asan tsan ubsan arm fuzz clean help
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/build.ninja    ## build the program, the libraries, the examples (default)
@@ -45,6 +45,9 @@ tsan:    ## all unit tests under the thread sanitizer, in BUILD/tsan
 
 ubsan:    ## all unit tests and fuzz replays under the undefined-behaviour sanitizer, in BUILD/ubsan
 	@tests/sanitize.sh undefined $(BUILD)/ubsan
+
+arm:    ## unit tests of kernels and operators for 64-bit Arm, cross-built, under QEMU, in BUILD/arm
+	@tests/arm/run.sh $(BUILD)
 
 fuzz:    ## each fuzz target with libFuzzer (clang) for FUZZ_SECONDS, in BUILD/fuzz
 	@tests/fuzz.sh $(BUILD)/fuzz $(FUZZ_SECONDS)

@@ -36,11 +36,18 @@ static uint64_t meminfo(const char *key) {
     return tt__parse_i64(text, &v) && v > 0 ? (uint64_t)v * 1024 : 0;
 }
 
-/* The features that a kernel of ours asks for, in the order of /proc/cpuinfo's flags line. */
+/* The features that a kernel of ours asks for, in the order of /proc/cpuinfo's line of flags. */
+#ifdef __aarch64__
+#define FLAGS "Features"
+static const char *const wanted[] = {"asimd", "asimddp", "i8mm"};
+#else
+#define FLAGS "flags"
+static const char *const wanted[] = {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_vbmi2", "avx512_bf16", "sha_ni"};
+#endif
+
 static void features(char *out, size_t n) {
-    static const char *const wanted[] = {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_vbmi2", "avx512_bf16", "sha_ni"};
     char flags[8192];
-    proc_value("/proc/cpuinfo", "flags", flags, sizeof flags);
+    proc_value("/proc/cpuinfo", FLAGS, flags, sizeof flags);
     size_t at = 0;
     out[0] = 0;
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {

@@ -4,7 +4,7 @@
 #include <pthread.h>
 #include <string.h>
 
-enum { LEVELS = 3 };
+enum { LEVELS = 4 };
 static tt_kernels tables[LEVELS];
 static const char *names[LEVELS + 1];      /* the levels this machine runs, best last */
 static int count;
@@ -56,9 +56,9 @@ static void add_machine_levels(tt_kernels *k) {
     tt__kernels_avx2_tiles(k);
     tt__kernels_avx2_decode(k);
     tt__kernels_avx2_rowdot(k);
-    tt__kernels_avx2_batch(k);
     tt__kernels_avx2_slide2(k);
     tt__kernels_avx2_bitmask(k);
+    tt__kernels_avx2_batch(k);
     tt__kernels_avx2_panel(k);
     add_level("avx2", k);
     if (!has_avx512()) return;
@@ -71,20 +71,54 @@ static void add_machine_levels(tt_kernels *k) {
         k->isa = "avx512-vnni";
         tt__kernels_avx512_rowdot_vnni(k);
         tt__kernels_avx512_codes_vnni(k);
-        tt__kernels_avx512_batch_vnni(k);
         tt__kernels_avx512_slide2_vnni(k);
         tt__kernels_avx512_bitmask_vnni(k);
+        tt__kernels_avx512_batch_vnni(k);
         tt__kernels_avx512_panel_vnni(k);
     }
     if (__builtin_cpu_supports("avx512bf16")) tt__kernels_avx512_tile_bf16(k);
     add_level("avx512", k);
 }
-#else
-static int has_vnni(void) {
-    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
-}
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 
+/* NEON is part of the base instruction set; i8mm is taken for a step beyond dotprod, as it is on every machine that has it. */
+static void add_machine_levels(tt_kernels *k) {
+    k->isa = "neon";
+    k->bf16 = 0;
+    tt__kernels_neon_elementwise(k);
+    tt__kernels_neon_tiles(k);
+    tt__kernels_neon_decode(k);
+    tt__kernels_neon_rowdot(k);
+    tt__kernels_neon_slide2(k);
+    tt__kernels_neon_bitmask(k);
+    tt__kernels_neon_panel(k);
+    tt__kernels_neon_batch(k);
+    add_level("neon", k);
+    if (!(getauxval(AT_HWCAP) & HWCAP_ASIMDDP)) return;
+    k->isa = "neon-dotprod";
+    tt__kernels_neon_dotprod_rowdot(k);
+    tt__kernels_neon_dotprod_slide2(k);
+    tt__kernels_neon_dotprod_bitmask(k);
+    tt__kernels_neon_dotprod_panel(k);
+    tt__kernels_neon_dotprod_batch(k);
+    add_level("neon-dotprod", k);
+    if (!(getauxval(AT_HWCAP2) & HWCAP2_I8MM)) return;
+    k->isa = "neon-i8mm";
+    tt__kernels_neon_i8mm_batch(k);
+    add_level("neon-i8mm", k);
+}
+#else
 static void add_machine_levels(tt_kernels *k) { (void)k; }
+#endif
+
+/* All that a machine of any kind may have, and what one of this kind may be asked for. */
+static const char *const levels[] = {"avx2", "avx512", "neon", "neon-dotprod", "neon-i8mm"};
+#ifdef __aarch64__
+#define EXPECTED "scalar, neon, neon-dotprod or neon-i8mm"
+#else
+#define EXPECTED "scalar, avx2 or avx512"
 #endif
 
 static void fill_tables(void) {
@@ -102,8 +136,9 @@ tt_status tt__kernels_get(const char *isa, const tt_kernels **out, tt_err *err) 
             *out = &tables[i];
             return TT_OK;
         }
-    const int known = !strcmp(isa, "avx2") || !strcmp(isa, "avx512");
-    return tt__fail(err, TT_USAGE, "%s|isa|%s|scalar, avx2 or avx512|the best level here is %s",
+    int known = 0;
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) known |= !strcmp(isa, levels[i]);
+    return tt__fail(err, TT_USAGE, "%s|isa|%s|" EXPECTED "|the best level here is %s",
                     known ? "this machine lacks the instruction set" : "unknown instruction set", isa, names[count - 1]);
 }
 

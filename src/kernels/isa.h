@@ -18,9 +18,9 @@ void tt__kernels_avx2_elementwise(tt_kernels *k);
 void tt__kernels_avx2_tiles(tt_kernels *k);
 void tt__kernels_avx2_decode(tt_kernels *k);
 void tt__kernels_avx2_rowdot(tt_kernels *k);
-void tt__kernels_avx2_batch(tt_kernels *k);
 void tt__kernels_avx2_slide2(tt_kernels *k);
 void tt__kernels_avx2_bitmask(tt_kernels *k);
+void tt__kernels_avx2_batch(tt_kernels *k);
 void tt__kernels_avx2_panel(tt_kernels *k);
 
 /* AVX-512 F, BW, DQ, VL */
@@ -32,11 +32,31 @@ void tt__kernels_avx512_panel(tt_kernels *k);
 /* and VNNI, VBMI, VBMI2 */
 void tt__kernels_avx512_rowdot_vnni(tt_kernels *k);
 void tt__kernels_avx512_codes_vnni(tt_kernels *k);
-void tt__kernels_avx512_batch_vnni(tt_kernels *k);
 void tt__kernels_avx512_slide2_vnni(tt_kernels *k);
 void tt__kernels_avx512_bitmask_vnni(tt_kernels *k);
+void tt__kernels_avx512_batch_vnni(tt_kernels *k);
 void tt__kernels_avx512_panel_vnni(tt_kernels *k);
 
 /* and BF16 */
 void tt__kernels_avx512_tile_bf16(tt_kernels *k);
+
+/* NEON as every 64-bit Arm has it */
+void tt__kernels_neon_elementwise(tt_kernels *k);
+void tt__kernels_neon_tiles(tt_kernels *k);
+void tt__kernels_neon_decode(tt_kernels *k);
+void tt__kernels_neon_rowdot(tt_kernels *k);
+void tt__kernels_neon_slide2(tt_kernels *k);
+void tt__kernels_neon_bitmask(tt_kernels *k);
+void tt__kernels_neon_panel(tt_kernels *k);
+void tt__kernels_neon_batch(tt_kernels *k);
+
+/* and the dot product */
+void tt__kernels_neon_dotprod_rowdot(tt_kernels *k);
+void tt__kernels_neon_dotprod_slide2(tt_kernels *k);
+void tt__kernels_neon_dotprod_bitmask(tt_kernels *k);
+void tt__kernels_neon_dotprod_panel(tt_kernels *k);
+void tt__kernels_neon_dotprod_batch(tt_kernels *k);
+
+/* and products of 8-bit matrices */
+void tt__kernels_neon_i8mm_batch(tt_kernels *k);
 #endif

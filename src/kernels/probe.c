@@ -17,6 +17,10 @@ static void choose_peaks(const tt_kernels *k, tt_peaks *p) {
     if (!strncmp(k->isa, "avx", 3)) tt__peaks_avx2(p);
     if (!strncmp(k->isa, "avx512", 6)) tt__peaks_avx512(p);
     if (!strncmp(k->isa, "avx512-vnni", 11)) tt__peaks_avx512_vnni(p);
+#elif defined(__aarch64__)
+    if (!strncmp(k->isa, "neon", 4)) tt__peaks_neon(p);
+    if (!strcmp(k->isa, "neon-dotprod")) tt__peaks_neon_dotprod(p);
+    if (!strcmp(k->isa, "neon-i8mm")) tt__peaks_neon_i8mm(p);
 #else
     (void)k;
 #endif

@@ -24,4 +24,7 @@ void tt__peaks_ref(tt_peaks *p);
 void tt__peaks_avx2(tt_peaks *p);
 void tt__peaks_avx512(tt_peaks *p);
 void tt__peaks_avx512_vnni(tt_peaks *p);             /* overrides `dot` */
+void tt__peaks_neon(tt_peaks *p);
+void tt__peaks_neon_dotprod(tt_peaks *p);            /* these, too */
+void tt__peaks_neon_i8mm(tt_peaks *p);
 #endif

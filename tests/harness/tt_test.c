@@ -183,11 +183,21 @@ static bool wanted(const char *name, int argc, char **argv) {
     return argc <= 1;
 }
 
+/* Apart from main, so that none of its variables lives across the jump. */
+static int run_case(void (*run)(void)) {
+    int how = setjmp(leave);
+    if (how == PASSED) run();
+    clean_up();
+    return how;
+}
+
 int main(int argc, char **argv) {
     static const char *const words[] = {"ok", "FAILED", "skipped"};
     int counts[3] = {0};
     setvbuf(stdout, NULL, _IOLBF, 0);
+#ifndef TT_CORE
     json_set_alloc_funcs(tt__alloc, tt__free);             /* so that fault loops reach Jansson's allocations */
+#endif
     for (tt_test_case *c = cases; c; c = c->next) {
         if (argc == 2 && strcmp(argv[1], "-l") == 0) {
             printf("%s\n", c->name);
@@ -195,9 +205,7 @@ int main(int argc, char **argv) {
         }
         if (!wanted(c->name, argc, argv)) continue;
         double start = tt__now();
-        int how = setjmp(leave);
-        if (how == PASSED) c->run();
-        clean_up();
+        int how = run_case(c->run);
         counts[how]++;
         printf("%-7s %s (%.0f ms)%s%s\n", words[how], c->name, 1e3 * (tt__now() - start), how ? ": " : "", how ? reason : "");
     }

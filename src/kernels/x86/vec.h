@@ -9,6 +9,10 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+typedef __m128 v4;
+INLINE void v4_store(float *p, v4 x) { _mm_storeu_ps(p, x); }
+INLINE void v_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+
 #ifdef __AVX512F__
 enum { VN = 16 };
 typedef __m512 vf;
@@ -53,7 +57,7 @@ INLINE vd vd_fma(vf a, vf b, vd s) {
 INLINE double vd_sum(vd s) { return _mm512_reduce_add_pd(_mm512_add_pd(s.lo, s.hi)); }
 
 /* Σ of each of four vectors. */
-INLINE __m128 v_sum4(vf a, vf b, vf c, vf d) {
+INLINE v4 v_sum4(vf a, vf b, vf c, vf d) {
     const vf ab = v_add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)), cd = v_add(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
     const vf abcd = v_add(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
     const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
@@ -129,24 +133,9 @@ INLINE double vd_sum(vd s) {
     return _mm_cvtsd_f64(_mm_add_sd(h, _mm_unpackhi_pd(h, h)));
 }
 
-INLINE __m128 v_sum4(vf a, vf b, vf c, vf d) {
+INLINE v4 v_sum4(vf a, vf b, vf c, vf d) {
     const vf ab = v_add(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)), cd = v_add(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
     return halves_added(v_add(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee)));
 }
 #endif
-
-/* e^x. n = round(x / ln 2), r = x - n ln 2 (ln 2 in two parts, so r has no rounding of its own), e^r = 1 + r + r² p(r) with p the
- * minimax polynomial of degree 4 on |r| ≤ ln 2 / 2 (relative error 2^-28), then the exponent. Measured over all floats: at most
- * 1 ULP where the result is normal. -inf gives 0, +inf and x > 88.73 give inf, NaN stays. */
-INLINE vf v_exp(vf x) {
-    x = v_min(v_set1(120.0f), v_max(v_set1(-120.0f), x));
-    const vf n = v_round(v_mul(x, v_set1(0x1.715476p0f)));
-    const vf r = v_fnma(n, v_set1(-0x1.05c610p-29f), v_fnma(n, v_set1(0x1.62e430p-1f), x));
-    vf p = v_fma(v_set1(0x1.6a2408p-10f), r, v_set1(0x1.1239e8p-7f));
-    p = v_fma(p, r, v_set1(0x1.5558f2p-5f));
-    p = v_fma(p, r, v_set1(0x1.555492p-3f));
-    p = v_fma(p, r, v_set1(0x1.fffffcp-2f));
-    p = v_fma(v_mul(p, r), r, r);
-    return v_times_2_to(v_add(p, v_set1(1.0f)), n);
-}
 #endif
