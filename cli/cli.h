@@ -120,6 +120,7 @@ void generator_close(generator *g);
 int generate(generator *g, const int32_t *ids, size_t n, bool stream, char **text, size_t *bytes);
 void generator_timings(const generator *g);
 int chat_loop(generator *g);
+tt_cache_type cache_type(const char *name);  /* of a --cache-type option; NULL: the library decides */
 
 /* ---- help.c, man.c ---- */
 void print_help(const verb_spec *v);         /* NULL: the program */

@@ -19,6 +19,11 @@ static int64_t context_size(const cli *c, const tt_model_info *info) {
     return n;
 }
 
+/* The parser lets no other name through. */
+tt_cache_type cache_type(const char *name) {
+    return !name ? TT_CACHE_AUTO : !strcmp(name, "f32") ? TT_CACHE_F32 : !strcmp(name, "f16") ? TT_CACHE_F16 : TT_CACHE_Q8_0;
+}
+
 static tt_status set_sampler(generator *g, tt_err *err) {
     const cli *c = g->c;
     tt_sampler_options s = tt_sampler_default_options();
@@ -47,7 +52,7 @@ static tt_status open_all(generator *g, const char *ref, tt_err *err) {
     if (st == TT_OK && opt_s(c, O_adapter)) st = tt_tab_open(g->model, opt_s(c, O_adapter), &g->tab, err);
     if (st != TT_OK) return st;
     g->n_ctx = context_size(c, tt_model_get_info(g->model));
-    tt_session_options so = {.size = sizeof so, .n_ctx = g->n_ctx};
+    tt_session_options so = {.size = sizeof so, .n_ctx = g->n_ctx, .cache_k = cache_type(opt_s(c, O_cache_k)), .cache_v = cache_type(opt_s(c, O_cache_v))};
     st = tt_session_create(g->model, &so, &g->session, err);
     if (st == TT_OK && g->tab) st = tt_session_attach(g->session, g->tab, err);
     return st == TT_OK ? set_sampler(g, err) : st;

@@ -147,6 +147,8 @@ int cmd_perplexity(cli *c) {
     o.documents = opt_b(c, O_documents) || o.split;
     o.as_llama_cpp = opt_b(c, O_as_llama_cpp);
     o.numerics = opt_b(c, O_exact) ? TT_EXACT : TT_FAST;
+    o.cache_k = cache_type(opt_s(c, O_cache_k));
+    o.cache_v = cache_type(opt_s(c, O_cache_v));
     o.save_base = opt_b(c, O_kl) ? NULL : logits;
     o.load_base = opt_b(c, O_kl) ? logits : NULL;
     o.base = opt_s(c, O_base);

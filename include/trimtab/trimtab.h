@@ -295,7 +295,13 @@ tt_status tt_tune(tt_ctx *ctx, const tt_tune_options *options, tt_tune_report *r
 
 /* ------------------------------------------------------------------ sessions ---- */
 typedef struct tt_session tt_session;
-typedef struct tt_session_options { size_t size; int64_t n_ctx; /* positions, prompt tabs included; 0: the model's, at most 4096 */ } tt_session_options;
+/* How keys and values are kept: q8_0 takes half of f16's memory and traffic (blocks of 32; heads must be whole blocks). AUTO: f16, exact numerics f32. */
+typedef enum tt_cache_type { TT_CACHE_AUTO, TT_CACHE_F32, TT_CACHE_F16, TT_CACHE_Q8_0 } tt_cache_type;
+typedef struct tt_session_options {
+    size_t size;
+    int64_t n_ctx;               /* positions, prompt tabs included; 0: the model's, at most 4096 */
+    tt_cache_type cache_k, cache_v;
+} tt_session_options;
 tt_status tt_session_create(tt_model *model, const tt_session_options *options, tt_session **out, tt_err *err);
 void tt_session_free(tt_session *session);
 /* Before the first token. The tab must outlive the session; its keys and values are computed once per (model, tab). */
@@ -339,6 +345,7 @@ typedef struct tt_perplexity_options {
     const char *load_base;       /* read one and add KLD statistics */
     const char *base;            /* or: another model, run in lock-step, for KLD statistics */
     const char *save_losses;     /* per-token losses, for tt_compare_losses */
+    tt_cache_type cache_k, cache_v;   /* of the model; the base keeps AUTO */
 } tt_perplexity_options;
 tt_perplexity_options tt_perplexity_default_options(void);
 
@@ -382,10 +389,6 @@ typedef struct tt_machine_info {
 } tt_machine_info;
 tt_status tt_machine_get_info(tt_ctx *ctx, bool measure, tt_machine_info *out, tt_err *err);
 
-#ifdef __cplusplus
-}
-#endif
-#endif
 /* Every hot loop on its own, on the context's instruction set, for about `seconds` in all (0: 8). `share` is the time that the nearest
  * ceiling would allow over the time taken, on one thread with the operands in cache. Loops that stream weights are also timed on all threads
  * over more bytes than the caches hold. */
@@ -435,3 +438,8 @@ typedef struct tt_bench_report {
 tt_status tt_bench(tt_ctx *ctx, const tt_bench_options *options, tt_bench_report **report, tt_err *err);
 void tt_bench_free_report(tt_bench_report *report);
 
+
+#ifdef __cplusplus
+}
+#endif
+#endif

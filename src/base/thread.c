@@ -18,7 +18,7 @@
  * only as many as there are cores take part: the others sleep (4 threads on 2 cores ran at half the speed of 2).
  *
  * A busy neighbour takes the core from a worker in the middle of a tile, for milliseconds, and the run stands still. A worker that did
- * that gets no ranges for a while: twice as long each time, and half as long again when it has behaved.
+ * that gets no ranges for a while: twice as long each time, half as long once it has kept its core for 20 ms, longer than a time slice.
  */
 #include "base/thread.h"
 
@@ -41,7 +41,7 @@
 #include <unistd.h>
 
 enum { SPIN_LEAST_NS = 2000, SPIN_MOST_NS = 64000, THREADS_MOST = 1024, LINE = 64 };
-enum { STALL_NS = 300000, REST_LEAST_NS = 2000000, REST_MOST_NS = 64000000, GOOD_RUNS = 1024 };
+enum { STALL_NS = 300000, REST_LEAST_NS = 1000000, REST_MOST_NS = 32000000, GOOD_NS = 20000000 };
 
 /* What a worker looks at: one line of its own. The job is written by the caller between runs and read by holders of a tile. */
 typedef struct slot {
@@ -54,7 +54,7 @@ typedef struct slot {
 } slot;
 
 /* Of a worker, for the caller's eyes only. */
-typedef struct trust { uint64_t rest_until, rest_ns; int good_runs; } trust;
+typedef struct trust { uint64_t rest_until, rest_ns, good_since; } trust;
 
 struct tt__pool {
     slot *slots;                                   /* [threads]; 0: the caller */
@@ -199,16 +199,16 @@ static void lose_trust(tt__pool *pool, uint64_t now) {
         if (!atomic_load_explicit(&pool->slots[i].inside, memory_order_relaxed) || t->rest_until > now) continue;
         t->rest_ns = t->rest_ns * 2 > REST_MOST_NS ? REST_MOST_NS : t->rest_ns * 2;
         t->rest_until = now + t->rest_ns;
-        t->good_runs = 0;
+        t->good_since = t->rest_until;
     }
 }
 
-static void gain_trust(tt__pool *pool, int n) {
+static void gain_trust(tt__pool *pool, int n, uint64_t now) {
     for (int i = 1; i < n; i++) {
         trust *t = &pool->trust[pool->taking[i]];
-        if (t->rest_ns == REST_LEAST_NS / 2 || ++t->good_runs < GOOD_RUNS) continue;
+        if (t->rest_ns == REST_LEAST_NS / 2 || now < t->good_since + GOOD_NS) continue;
         t->rest_ns /= 2;
-        t->good_runs = 0;
+        t->good_since = now;
     }
 }
 
@@ -230,7 +230,7 @@ static void wait_for_end(tt__pool *pool, int64_t theirs, uint64_t start, int n) 
         }
         seen = atomic_load_explicit(&pool->done, memory_order_acquire);
     }
-    if (!stalled) gain_trust(pool, n);
+    if (!stalled) gain_trust(pool, n, start);
 }
 
 static void run_here(int64_t tiles, tt__tile_fn fn, void *arg, int worker) {

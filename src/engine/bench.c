@@ -189,7 +189,7 @@ static void describe(const bench *b) {
     r->params = info->params;
     r->bytes = info->bytes;
     r->bits_per_weight = info->bits_per_weight;
-    r->type_kv = tt__model_kvtype(b->model) == TT_KV_F32 ? "f32" : "f16";
+    r->type_kv = tt__kv_name(tt__model_kvtype(b->model));
     r->batch = tt__session_batch(b->session);
     r->resident_bytes = tt__rss();
     r->peak_rss = tt__peak_rss();

@@ -405,7 +405,7 @@ static void matrix_product(const lab *l, const loop *o, const uint8_t *chunk, fl
 static void attention(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
     const int64_t width = KV_HEADS * HEAD;
     const tt_attn a = {.S = 1, .T = o->T, .H = HEADS, .Hkv = KV_HEADS, .D = HEAD, .scale = 0.125f, .q = l->f, .ldq = HEADS * HEAD, .k = l->f + 8 * N, .v = l->f + 12 * N,
-                       .ldkv = width, .N = o->T == 1 ? PAST : 0, .past_type = TT_KV_F16, .pastk = chunk, .pastv = chunk, .ldpast = width, .out = l->f + 16 * N, .ldo = HEADS * HEAD};
+                       .ldkv = width, .N = o->T == 1 ? PAST : 0, .pastk_type = TT_KV_F16, .pastv_type = TT_KV_F16, .pastk = chunk, .pastv = chunk, .pastk_row = 2 * (width), .pastv_row = 2 * (width), .out = l->f + 16 * N, .ldo = HEADS * HEAD};
     (void)y;
     tt__attention((tt_ctx *)&l->one, &a);
 }

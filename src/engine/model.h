@@ -35,6 +35,9 @@ struct tt_tab {
 /* The prefix of a tab in this model's numerics, computed once and kept in the tab. */
 tt_status tt__tab_prefix(tt_ctx *ctx, tt_tab *tab, const tt_prefix **out, tt_err *err);
 static inline tt_kvtype tt__model_kvtype(const tt_model *m) { return m->opt.numerics == TT_EXACT ? TT_KV_F32 : TT_KV_F16; }
+static inline tt_kvtype tt__cache_kvtype(const tt_model *m, tt_cache_type t) {
+    return t == TT_CACHE_AUTO ? tt__model_kvtype(m) : t == TT_CACHE_F32 ? TT_KV_F32 : t == TT_CACHE_F16 ? TT_KV_F16 : TT_KV_Q8;
+}
 
 /* For the bench. Back to an earlier position: the tokens beyond are forgotten, and the sampler's memory of all. Bytes of keys and values that
  * one token behind so many positions reads, the tab's among them. Most tokens of one pass. */

@@ -31,6 +31,7 @@ tt_status tt_perplexity(tt_ctx *ctx, const tt_perplexity_options *options, tt_pe
     tt_tab *tab = NULL;
     const tt_prefix *prefix = NULL;
     tt_perplexity_report unwanted;
+    const bool says_cache = o->size >= offsetof(tt_perplexity_options, cache_v) + sizeof o->cache_v;
     tt_status st;
     TT_TRY(refuse_overwriting(o->save_base, o, err));
     TT_TRY(refuse_overwriting(o->save_losses, o, err));
@@ -42,7 +43,8 @@ tt_status tt_perplexity(tt_ctx *ctx, const tt_perplexity_options *options, tt_pe
     if (o->base) TT_TRY_GOTO(open_runnable(ctx, o->base, o->numerics, &base, err));
     tt_measure_job job = {
         .net = model->net, .tok = model->tok, .prefix = prefix, .base = base ? base->net : NULL, .fast = o->numerics == TT_FAST,
-            .model_ref = o->model,
+            .model_ref = o->model, .k_type = tt__cache_kvtype(model, says_cache ? o->cache_k : TT_CACHE_AUTO),
+            .v_type = tt__cache_kvtype(model, says_cache ? o->cache_v : TT_CACHE_AUTO),
         .data = o->data, .split = o->split, .n_ctx = o->n_ctx, .chunks = o->chunks, .documents = o->documents, .as_llama_cpp = o->as_llama_cpp,
         .save_base = o->save_base, .load_base = o->load_base, .save_losses = o->save_losses,
     };

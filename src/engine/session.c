@@ -18,10 +18,18 @@ tt_sampler_options tt_sampler_default_options(void) {
     return (tt_sampler_options){.size = sizeof(tt_sampler_options), .temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1.0f, .repeat_last_n = 64};
 }
 
+/* The caller may know a shorter struct, or a longer one. */
+static tt_session_options known_options(const tt_session_options *from) {
+    tt_session_options o = {.size = sizeof o};
+    if (from) memcpy(&o, from, from->size < sizeof o ? from->size : sizeof o);
+    return o;
+}
+
 tt_status tt_session_create(tt_model *model, const tt_session_options *options, tt_session **out, tt_err *err) {
+    const tt_session_options o = known_options(options);
     *out = NULL;
     TT_FAIL_IF(!model->net, err, TT_BADFILE, "cannot run this architecture|%s|%s||`show` and `convert` work on it", model->path, model->info.architecture);
-    int64_t n_ctx = options && options->n_ctx ? options->n_ctx : model->net->hp.n_ctx < 4096 ? model->net->hp.n_ctx : 4096;
+    int64_t n_ctx = o.n_ctx ? o.n_ctx : model->net->hp.n_ctx < 4096 ? model->net->hp.n_ctx : 4096;
     TT_FAIL_IF(n_ctx < 1 || n_ctx > model->net->hp.n_ctx, err, TT_USAGE, "context size out of range|%s|%lld|1 to %lld, what the model was trained for", model->path,
                (long long)n_ctx, (long long)model->net->hp.n_ctx);
     tt_session *s = NULL;
@@ -33,7 +41,8 @@ tt_status tt_session_create(tt_model *model, const tt_session_options *options, 
     tt_sampler_options so = tt_sampler_default_options();
     tt_status st;
     TT_TRY_GOTO(tt__runner_create(model->ctx, model->net, &ro, &s->runner, err));
-    TT_TRY_GOTO(tt__kvcache_create(model->ctx, model->net, 1, n_ctx, tt__model_kvtype(model), &s->cache, err));
+    TT_TRY_GOTO(tt__kvcache_create_typed(model->ctx, model->net, 1, n_ctx, tt__cache_kvtype(model, o.cache_k), tt__cache_kvtype(model, o.cache_v),
+                                         &s->cache, err));
     TT_TRY_GOTO(tt__new(&s->hidden, (size_t)model->net->hp.n_embd, sizeof(float), "hidden state", err));
     TT_TRY_GOTO(tt__new(&s->logits, (size_t)model->net->hp.n_vocab, sizeof(float), "logits", err));
     TT_TRY_GOTO(tt__sampler_create(&so, model->net->hp.n_vocab, &s->sampler, err));
@@ -108,8 +117,8 @@ void tt__session_rewind(tt_session *s, int64_t position) {
 }
 
 double tt__session_cache_bytes(const tt_session *s, double positions) {
-    const double width = (double)(2 * s->cache->n_layer * s->cache->width);
-    return width * (s->cache->type == TT_KV_F32 ? 4 : 2) * (positions + (double)tab_positions(s));
+    const double tab = s->tab ? (double)tt__kv_row_bytes(tt__model_kvtype(s->model), s->cache->width) * 2 * (double)s->cache->n_layer : 0;
+    return (double)tt__kvcache_bytes(s->cache, 1) * positions + tab * (double)tab_positions(s);
 }
 
 int64_t tt__session_batch(const tt_session *s) { return FEED_ROWS < s->n_ctx ? FEED_ROWS : s->n_ctx; }

@@ -13,6 +13,9 @@
  * A unit is one sequence and one kv head, so dK and dV have one writer. The gradient of a shared prefix is a second pass over its key
  * tiles, each running through all sequences in order.
  *
+ * With `fast` on a machine that multiplies bf16, Q, K, V and P are rounded to it, in pairs along the summed index; sums, softmax
+ * statistics and O stay f32. Backward is always f32.
+ *
  * Few rows (decoding): the keys are cut into pieces of 128, a border that depends on the position alone; each piece gives (max, sum,
  * Σ p v) per head, and the pieces are joined in order. So neither form depends on the number of threads.
  */
@@ -45,6 +48,7 @@ typedef struct job {
     const tt_kernels *k;
     const tt_attn *a;
     int64_t group, parts;                     /* H / Hkv; forward units per kv head: group cut into HEADS */
+    bool bf16;                                /* forward of many rows: products of bf16 words */
     const float *dout; float *dq, *dk, *dv, *dpk, *dpv;
     int64_t s, t, pieces, kv0, kvs;           /* decoding: row, pieces of it, kv heads at a time */
 } job;
@@ -54,32 +58,50 @@ typedef struct job {
 typedef enum stretch { PREFIX, PAST, OWN, STRETCHES } stretch;
 
 typedef struct keys {                         /* a stretch for one sequence and kv head, or a tile of it */
-    const void *k, *v;
-    int64_t ld, n;
-    tt_kvtype type;
+    const uint8_t *k, *v;
+    int64_t k_row, v_row, n;                  /* bytes between positions */
+    int64_t k_scales, v_scales;               /* of Q8: bytes from this head's codes to its scales */
+    tt_kvtype k_type, v_type;
     bool causal;
 } keys;
 
-static const void *element(const void *p, tt_kvtype type, int64_t i) {
-    return type == TT_KV_F16 ? (const void *)((const uint16_t *)p + i) : (const void *)((const float *)p + i);
+/* Head kv in a row of `width`. */
+static const uint8_t *head_of(const void *row, tt_kvtype type, int64_t at) { return (const uint8_t *)row + (type == TT_KV_F32 ? 4 : type == TT_KV_F16 ? 2 : 1) * at; }
+static int64_t scales_of(int64_t width, int64_t at) { return width - at + at / 16; }
+
+static keys past_keys(const tt_attn *a, int64_t s, int64_t kv, int64_t first, int64_t n, bool causal) {
+    const int64_t width = a->Hkv * a->D, at = kv * a->D;
+    return (keys){.k = head_of((const uint8_t *)a->pastk + s * a->pastk_stride + first * a->pastk_row, a->pastk_type, at),
+                  .v = head_of((const uint8_t *)a->pastv + s * a->pastv_stride + first * a->pastv_row, a->pastv_type, at),
+                  .k_row = a->pastk_row, .v_row = a->pastv_row, .n = n, .k_scales = scales_of(width, at), .v_scales = scales_of(width, at),
+                  .k_type = a->pastk_type, .v_type = a->pastv_type, .causal = causal};
 }
 
 static keys keys_of(const tt_attn *a, stretch which, int64_t s, int64_t kv) {
-    if (which == PREFIX)
-        return (keys){element(a->pk, a->p_type, kv * a->D), element(a->pv, a->p_type, kv * a->D), a->ldp, a->P, a->p_type, false};
-    if (which == PAST) {
-        const int64_t at = s * a->past_stride + kv * a->D;
-        return (keys){element(a->pastk, a->past_type, at), element(a->pastv, a->past_type, at), a->ldpast, a->N, a->past_type, false};
+    if (which == PREFIX) {
+        const int64_t row = tt__kv_row_bytes(a->p_type, a->ldp), at = kv * a->D;
+        return (keys){.k = head_of(a->pk, a->p_type, at), .v = head_of(a->pv, a->p_type, at), .k_row = row, .v_row = row, .n = a->P,
+                      .k_type = a->p_type, .v_type = a->p_type};
     }
-    const int64_t at = s * a->T * a->ldkv + kv * a->D;
-    return (keys){a->k + at, a->v + at, a->ldkv, a->T, TT_KV_F32, true};
+    if (which == PAST) return past_keys(a, s, kv, 0, a->N, false);
+    if (a->own_in_past) return past_keys(a, s, kv, a->N, a->T, true);
+    const int64_t at = s * a->T * a->ldkv + kv * a->D, row = a->ldkv * (int64_t)sizeof(float);
+    return (keys){.k = (const uint8_t *)(a->k + at), .v = (const uint8_t *)(a->v + at), .k_row = row, .v_row = row, .n = a->T, .causal = true};
 }
 
-/* Rows j0 … j0 + n of a stretch as f32: where they lie, or converted into buf [n, D]. */
-static const float *rows_f32(const tt_kernels *k, const void *p, const keys *ks, int64_t j0, int64_t n, int64_t D, float *buf, int64_t *ld) {
-    *ld = ks->ld;
-    if (ks->type == TT_KV_F32) return (const float *)p + j0 * ks->ld;
-    for (int64_t j = 0; j < n; j++) k->f16_to_f32(buf + j * D, (const uint16_t *)p + (j0 + j) * ks->ld, D);
+/* Keys, or values, j0 … j0 + n of a stretch as f32: where they lie, or converted into buf [n, D]. */
+typedef enum half { KEYS_OF, VALUES_OF } half;
+
+static const float *rows_f32(const tt_kernels *k, const keys *ks, half which, int64_t j0, int64_t n, int64_t D, float *buf, int64_t *ld) {
+    const tt_kvtype type = which == KEYS_OF ? ks->k_type : ks->v_type;
+    const int64_t row = which == KEYS_OF ? ks->k_row : ks->v_row, scales = which == KEYS_OF ? ks->k_scales : ks->v_scales;
+    const uint8_t *from = (which == KEYS_OF ? ks->k : ks->v) + j0 * row;
+    *ld = row / (int64_t)sizeof(float);
+    if (type == TT_KV_F32) return (const float *)(const void *)from;
+    for (int64_t j = 0; j < n; j++, from += row) {
+        if (type == TT_KV_F16) k->f16_to_f32(buf + j * D, (const uint16_t *)(const void *)from, D);
+        else k->kv8_to_f32(buf + j * D, (const int8_t *)from, (const uint16_t *)(const void *)(from + scales), D);
+    }
     *ld = D;
     return buf;
 }
@@ -107,6 +129,9 @@ static void mask_future(float *S, int lanes, int64_t n, int64_t j0, int64_t t0) 
 
 /* ---- forward, many rows ---- */
 
+/* With bf16 the packed operands hold words, two steps of the product each: half as deep. */
+static int64_t depth(const job *j, int64_t k) { return j->bf16 ? (k + 1) / 2 : k; }
+
 typedef struct forward_ws { float *kp, *vp, *convert, *S, *Q, *O, *m, *l, *alpha; } forward_ws;
 
 static size_t forward_floats(int mr, int nr, int64_t D) {
@@ -131,6 +156,31 @@ static forward_ws forward_carve(const job *j, float *p, int64_t D) {
     return w;
 }
 
+/* The operands of a key tile: K by rows, V by columns. */
+static void forward_pack(const job *j, const forward_ws *w, const keys *ks, int64_t j0, int64_t n) {
+    const tt_kernels *k = j->k;
+    const int64_t D = j->a->D, mr = k->mr;
+    int64_t ld;
+    const float *src = rows_f32(k, ks, KEYS_OF, j0, n, D, w->convert, &ld);
+    if (j->bf16)
+        for (int64_t i = 0; i < n; i += mr) k->pack_rows_bf16(w->kp + i * depth(j, D), src + i * ld, ld, (int)least(mr, n - i), D, k->mr);
+    else pack_keys(k, w->kp, src, ld, n, D);
+    src = rows_f32(k, ks, VALUES_OF, j0, n, D, w->convert, &ld);
+    if (j->bf16)
+        for (int64_t d = 0; d < D; d += mr) k->pack_cols_bf16(w->vp + d * depth(j, n), src + d, ld, n, (int)least(mr, D - d), k->mr);
+    else pack_features(k, w->vp, src, ld, n, D);
+}
+
+static void forward_products(const job *j, const float *A, int64_t a_k, int64_t m, int64_t kk, const float *B, float *C, int accumulate) {
+    const tt_kernels *k = j->k;
+    if (!j->bf16) {
+        tiles_times_panel(k, A, a_k, m, kk, B, C, accumulate);
+        return;
+    }
+    for (int64_t i = 0; i < m; i += k->mr)
+        k->gemm_ukr_bf16(depth(j, kk), A + i * depth(j, a_k), B, C + i * k->nr, k->nr, (int)least(k->mr, m - i), k->nr, accumulate);
+}
+
 /* One key tile against one panel: panel p, tokens t0 …; `first`: O is not yet defined. */
 static void forward_step(const job *j, const forward_ws *w, int64_t p, int64_t n, int64_t tile_keys, int64_t j0, int64_t t0, bool causal,
                          bool first) {
@@ -138,11 +188,11 @@ static void forward_step(const job *j, const forward_ws *w, int64_t p, int64_t n
     const int nr = k->nr;
     const int64_t D = j->a->D;
     float *O = w->O + p * D * nr;
-    tiles_times_panel(k, w->kp, D, n, D, w->Q + p * D * nr, w->S, 0);
+    forward_products(j, w->kp, D, n, D, w->Q + p * D * nr, w->S, 0);
     if (causal) mask_future(w->S, nr, n, j0, t0);
-    k->softmax_tile(w->S, n, nr, j->a->scale, w->m + p * nr, w->l + p * nr, w->alpha);
+    (j->bf16 ? k->softmax_tile_bf16 : k->softmax_tile)(w->S, n, nr, j->a->scale, w->m + p * nr, w->l + p * nr, w->alpha);
     if (!first) k->scale_lanes(O, D, nr, w->alpha);
-    tiles_times_panel(k, w->vp, tile_keys, D, n, w->S, O, !first);
+    forward_products(j, w->vp, tile_keys, D, n, w->S, O, !first);
 }
 
 static void forward_finish(const job *j, const forward_ws *w, int64_t p, int64_t row0, int64_t rows, int64_t head) {
@@ -172,7 +222,7 @@ static void forward_unit(void *arg, int64_t tile, int worker) {
     const forward_ws w = forward_carve(j, tt__scratch(j->ctx, worker), D);
     for (int64_t p = 0; p < heads * across; p++) {
         const int64_t t = t0 + p % across * nr, h = h0 + p / across;
-        k->pack_rows(w.Q + p * D * nr, a->q + (s * a->T + t) * a->ldq + h * D, a->ldq, (int)least(nr, t0 + tokens - t), D, nr);
+        (j->bf16 ? k->pack_rows_bf16 : k->pack_rows)(w.Q + p * D * nr, a->q + (s * a->T + t) * a->ldq + h * D, a->ldq, (int)least(nr, t0 + tokens - t), D, nr);
         for (int i = 0; i < nr; i++) {
             w.m[p * nr + i] = NOTHING_SEEN;
             w.l[p * nr + i] = 0.0f;
@@ -184,11 +234,7 @@ static void forward_unit(void *arg, int64_t tile, int worker) {
         if (ks.causal) ks.n = least(ks.n, t0 + tokens);
         for (int64_t j0 = 0; j0 < ks.n; j0 += KEYS) {
             const int64_t n = least(KEYS, ks.n - j0);
-            int64_t ld;
-            const float *src = rows_f32(k, ks.k, &ks, j0, n, D, w.convert, &ld);
-            pack_keys(k, w.kp, src, ld, n, D);
-            src = rows_f32(k, ks.v, &ks, j0, n, D, w.convert, &ld);
-            pack_features(k, w.vp, src, ld, n, D);
+            forward_pack(j, &w, &ks, j0, n);
             for (int64_t p = 0; p < heads * across; p++) {
                 const int64_t t = t0 + p % across * nr;
                 const int64_t seen = ks.causal ? least(n, t + nr - j0) : n;
@@ -227,58 +273,63 @@ static float *piece_result(const job *j, int64_t i, int64_t h) {
     return (float *)tt__scratch(j->ctx, 0) + (i * j->kvs * j->group + h) * (j->a->D + 2);
 }
 
+/* Scores of `rows` positions from r of a piece against the heads that share them; and their values, weighted. */
+static void score_rows(const job *j, const piece *p, int64_t r, int64_t rows, const float *q, float *to) {
+    const tt_kernels *k = j->k;
+    const int64_t D = j->a->D, G = j->group, row = p->ks.k_row;
+    const uint8_t *at = p->ks.k + (p->j0 + r) * row;
+    if (p->ks.k_type == TT_KV_F16) k->rowdot_f16((const uint16_t *)(const void *)at, row / 2, rows, D, q, D, G, to, PIECE);
+    else if (p->ks.k_type == TT_KV_F32) k->rowdot_f32((const float *)(const void *)at, row / 4, rows, D, q, D, G, to, PIECE);
+    else k->rowdot_kv8((const int8_t *)at, row, p->ks.k_scales, rows, D, q, D, G, to, PIECE);
+}
+
+static void mix_rows(const job *j, const piece *p, int64_t r, int64_t rows, const float *weights, float *sums) {
+    const tt_kernels *k = j->k;
+    const int64_t D = j->a->D, G = j->group, row = p->ks.v_row;
+    const uint8_t *at = p->ks.v + (p->j0 + r) * row;
+    if (p->ks.v_type == TT_KV_F16) k->mix_f16((const uint16_t *)(const void *)at, row / 2, rows, D, weights, PIECE, G, sums, D + 2);
+    else if (p->ks.v_type == TT_KV_F32) k->mix_f32((const float *)(const void *)at, row / 4, rows, D, weights, PIECE, G, sums, D + 2);
+    else k->mix_kv8((const int8_t *)at, row, p->ks.v_scales, rows, D, weights, PIECE, G, sums, D + 2);
+}
+
 /* A piece for all kv heads from kv0. Rows of the cache hold all heads side by side, so a few rows at a time are taken through every
  * head: memory is read from front to end. */
 static void decode_unit(void *arg, int64_t i, int worker) {
     const job *j = arg;
     const tt_attn *a = j->a;
-    const tt_kernels *k = j->k;
-    const int64_t D = a->D, G = j->group;
-    const float *q = a->q + (j->s * a->T + j->t) * a->ldq;
+    const int64_t D = a->D, G = j->group, n = piece_of(a, j->s, j->t, j->kv0, i).n;
+    const float *q = a->q + (j->s * a->T + j->t) * a->ldq + j->kv0 * G * D;
     float scores[JOIN_HEADS * PIECE];
     (void)worker;
-    for (int64_t r = 0; r < PIECE; r += STRIP)
+    for (int64_t r = 0; r < n; r += STRIP)
         for (int64_t h = 0; h < j->kvs; h++) {
             const piece p = piece_of(a, j->s, j->t, j->kv0 + h, i);
-            const int64_t at = (p.j0 + r) * p.ks.ld, rows = least(STRIP, p.n - r);
-            const float *heads = q + (j->kv0 + h) * G * D;
-            float *to = scores + h * G * PIECE + r;
-            if (rows <= 0) break;
-            if (p.ks.type == TT_KV_F16) k->rowdot_f16((const uint16_t *)p.ks.k + at, p.ks.ld, rows, D, heads, D, G, to, PIECE);
-            else k->rowdot_f32((const float *)p.ks.k + at, p.ks.ld, rows, D, heads, D, G, to, PIECE);
+            score_rows(j, &p, r, least(STRIP, n - r), q + h * G * D, scores + h * G * PIECE + r);
         }
     for (int64_t h = 0; h < j->kvs * G; h++) {
         float *result = piece_result(j, i, h);
         memset(result, 0, (size_t)D * sizeof *result);
-        result[D + 1] = k->softmax_exp_f32(scores + h * PIECE, piece_of(a, j->s, j->t, j->kv0, i).n, a->scale, &result[D]);
+        result[D + 1] = j->k->softmax_exp_f32(scores + h * PIECE, n, a->scale, &result[D]);
     }
-    for (int64_t r = 0; r < PIECE; r += STRIP)
+    for (int64_t r = 0; r < n; r += STRIP)
         for (int64_t h = 0; h < j->kvs; h++) {
             const piece p = piece_of(a, j->s, j->t, j->kv0 + h, i);
-            const int64_t at = (p.j0 + r) * p.ks.ld, rows = least(STRIP, p.n - r);
-            const float *weights = scores + h * G * PIECE + r;
-            float *sums = piece_result(j, i, h * G);
-            if (rows <= 0) break;
-            if (p.ks.type == TT_KV_F16) k->mix_f16((const uint16_t *)p.ks.v + at, p.ks.ld, rows, D, weights, PIECE, G, sums, D + 2);
-            else k->mix_f32((const float *)p.ks.v + at, p.ks.ld, rows, D, weights, PIECE, G, sums, D + 2);
+            mix_rows(j, &p, r, least(STRIP, n - r), scores + h * G * PIECE + r, piece_result(j, i, h * G));
         }
 }
 
-static void join_pieces(const job *j, int64_t h) {
+/* out = Σ_i w_i (Σ p v)_i / Σ_i w_i l_i with w_i = exp(m_i - max m): itself attention over the pieces. */
+static void join_pieces(const job *j, int64_t h, float *weights) {
     const tt_attn *a = j->a;
-    const int64_t row = j->s * a->T + j->t, head = j->kv0 * j->group + h;
-    float *out = a->out + row * a->ldo + head * a->D, top = NOTHING_SEEN, total = 0.0f;
-    for (int64_t i = 0; i < j->pieces; i++) {
-        const float m = piece_result(j, i, h)[a->D];
-        top = m > top ? m : top;
-    }
-    memset(out, 0, (size_t)a->D * sizeof *out);
-    for (int64_t i = 0; i < j->pieces; i++) {
-        const float *r = piece_result(j, i, h), weight = expf(r[a->D] - top);
-        total += weight * r[a->D + 1];
-        j->k->axpy_f32(out, weight, r, a->D);
-    }
-    for (int64_t d = 0; d < a->D; d++) out[d] /= total;
+    const int64_t D = a->D, row = j->s * a->T + j->t, head = j->kv0 * j->group + h, ld = j->kvs * j->group * (D + 2);
+    const float *first = piece_result(j, 0, h);
+    float *out = a->out + row * a->ldo + head * D, top, total = 0.0f;
+    for (int64_t i = 0; i < j->pieces; i++) weights[i] = first[i * ld + D];
+    j->k->softmax_exp_f32(weights, j->pieces, 1.0f, &top);
+    for (int64_t i = 0; i < j->pieces; i++) total += weights[i] * first[i * ld + D + 1];
+    for (int64_t i = 0; i < j->pieces; i++) weights[i] /= total;
+    memset(out, 0, (size_t)D * sizeof *out);
+    j->k->mix_f32(first, ld, j->pieces, D, weights, j->pieces, 1, out, a->ldo);
     if (a->lse) a->lse[row * a->H + head] = top + logf(total);
 }
 
@@ -291,7 +342,7 @@ static void decode_rows(job *j) {
             for (j->kv0 = 0; j->kv0 < a->Hkv; j->kv0 += at_once) {
                 j->kvs = least(at_once, a->Hkv - j->kv0);
                 tt__parallel(j->ctx, j->pieces, decode_unit, j);
-                for (int64_t h = 0; h < j->kvs * j->group; h++) join_pieces(j, h);
+                for (int64_t h = 0; h < j->kvs * j->group; h++) join_pieces(j, h, piece_result(j, j->pieces, 0));
             }
 }
 
@@ -411,10 +462,10 @@ static void pack_super(const job *j, const backward_ws *w, const keys *ks, int64
     for (int64_t i = 0; i < n; i += KEYS) {
         const int64_t here = least(KEYS, n - i);
         int64_t ld;
-        const float *src = rows_f32(k, ks->k, ks, j0 + i, here, D, w->convert, &ld);
+        const float *src = rows_f32(k, ks, KEYS_OF, j0 + i, here, D, w->convert, &ld);
         pack_keys(k, w->kp + i / KEYS * kp_tile, src, ld, here, D);
         pack_features(k, w->kf + i / KEYS * kf_tile, src, ld, here, D);
-        src = rows_f32(k, ks->v, ks, j0 + i, here, D, w->convert, &ld);
+        src = rows_f32(k, ks, VALUES_OF, j0 + i, here, D, w->convert, &ld);
         pack_keys(k, w->vp + i / KEYS * kp_tile, src, ld, here, D);
     }
 }
@@ -497,12 +548,13 @@ size_t tt__attention_scratch(const struct tt_ctx *ctx, int64_t T, int64_t D, int
     const int mr = ctx->k->mr, nr = ctx->k->nr;
     (void)T;
     const size_t tiles = (size_t)most((int64_t)forward_floats(mr, nr, D), (int64_t)backward_carve(&w, NULL, mr, nr, D));
-    const size_t pieces = (size_t)(JOIN_HEADS * piece_count(P, N) * (D + 2));
+    const size_t pieces = (size_t)(piece_count(P, N) * (JOIN_HEADS * (D + 2) + 1));
     return sizeof(float) * (tiles > pieces ? tiles : pieces);
 }
 
 static job job_for(tt_ctx *ctx, const tt_attn *a) {
     assert(a->H % a->Hkv == 0 && a->H / a->Hkv <= JOIN_HEADS);
+    assert(a->D % 32 == 0 || (a->pastk_type != TT_KV_Q8 && a->pastv_type != TT_KV_Q8));
     assert(ctx->scratch_bytes >= tt__attention_scratch(ctx, a->T, a->D, a->P, a->N));
     return (job){.ctx = ctx, .k = ctx->k, .a = a, .group = a->H / a->Hkv, .parts = ceil_div(a->H / a->Hkv, HEADS)};
 }
@@ -511,7 +563,10 @@ void tt__attention(struct tt_ctx *ctx, const tt_attn *a) {
     if (a->S <= 0 || a->T <= 0) return;
     job j = job_for(ctx, a);
     if (a->T <= FEW) decode_rows(&j);
-    else tt__parallel(ctx, a->S * a->Hkv * j.parts * ceil_div(a->T, TOKENS), forward_unit, &j);
+    else {
+        j.bf16 = a->fast && ctx->k->bf16;
+        tt__parallel(ctx, a->S * a->Hkv * j.parts * ceil_div(a->T, TOKENS), forward_unit, &j);
+    }
 }
 
 void tt__attention_bwd(struct tt_ctx *ctx, const tt_attn *a, const float *dout, float *dq, float *dk, float *dv, float *dpk, float *dpv) {

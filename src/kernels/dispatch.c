@@ -15,6 +15,7 @@ static void fill_ref(tt_kernels *k) {
     tt__kernels_ref_elementwise(k);
     tt__kernels_ref_tiles(k);
     tt__kernels_ref_bf16(k);
+    tt__kernels_ref_attention(k);
     tt__kernels_ref_blocks(k);
     tt__kernels_ref_codes(k);
     tt__kernels_ref_slide2(k);
@@ -54,6 +55,7 @@ static void add_machine_levels(tt_kernels *k) {
     k->bf16 = 0;
     tt__kernels_avx2_elementwise(k);
     tt__kernels_avx2_tiles(k);
+    tt__kernels_avx2_attention(k);
     tt__kernels_avx2_decode(k);
     tt__kernels_avx2_rowdot(k);
     tt__kernels_avx2_slide2(k);
@@ -65,6 +67,7 @@ static void add_machine_levels(tt_kernels *k) {
     k->isa = "avx512";
     tt__kernels_avx512_elementwise(k);
     tt__kernels_avx512_tiles(k);
+    tt__kernels_avx512_attention(k);
     tt__kernels_avx512_decode(k);
     tt__kernels_avx512_panel(k);
     if (has_vnni()) {
@@ -76,7 +79,10 @@ static void add_machine_levels(tt_kernels *k) {
         tt__kernels_avx512_batch_vnni(k);
         tt__kernels_avx512_panel_vnni(k);
     }
-    if (__builtin_cpu_supports("avx512bf16")) tt__kernels_avx512_tile_bf16(k);
+    if (__builtin_cpu_supports("avx512bf16")) {
+        tt__kernels_avx512_tile_bf16(k);
+        tt__kernels_avx512_attention_bf16(k);
+    }
     add_level("avx512", k);
 }
 #elif defined(__aarch64__)

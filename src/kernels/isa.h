@@ -6,6 +6,7 @@
 void tt__kernels_ref_elementwise(tt_kernels *k);
 void tt__kernels_ref_tiles(tt_kernels *k);
 void tt__kernels_ref_bf16(tt_kernels *k);
+void tt__kernels_ref_attention(tt_kernels *k);
 void tt__kernels_ref_blocks(tt_kernels *k);
 void tt__kernels_ref_codes(tt_kernels *k);
 void tt__kernels_ref_slide2(tt_kernels *k);
@@ -16,6 +17,7 @@ void tt__kernels_ref_batch(tt_kernels *k);
 /* AVX2, FMA, F16C, BMI2, POPCNT */
 void tt__kernels_avx2_elementwise(tt_kernels *k);
 void tt__kernels_avx2_tiles(tt_kernels *k);
+void tt__kernels_avx2_attention(tt_kernels *k);
 void tt__kernels_avx2_decode(tt_kernels *k);
 void tt__kernels_avx2_rowdot(tt_kernels *k);
 void tt__kernels_avx2_slide2(tt_kernels *k);
@@ -26,6 +28,7 @@ void tt__kernels_avx2_panel(tt_kernels *k);
 /* AVX-512 F, BW, DQ, VL */
 void tt__kernels_avx512_elementwise(tt_kernels *k);
 void tt__kernels_avx512_tiles(tt_kernels *k);
+void tt__kernels_avx512_attention(tt_kernels *k);
 void tt__kernels_avx512_decode(tt_kernels *k);
 void tt__kernels_avx512_panel(tt_kernels *k);
 
@@ -39,6 +42,7 @@ void tt__kernels_avx512_panel_vnni(tt_kernels *k);
 
 /* and BF16 */
 void tt__kernels_avx512_tile_bf16(tt_kernels *k);
+void tt__kernels_avx512_attention_bf16(tt_kernels *k);
 
 /* NEON as every 64-bit Arm has it */
 void tt__kernels_neon_elementwise(tt_kernels *k);

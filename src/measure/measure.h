@@ -18,6 +18,7 @@ typedef struct tt_measure_job {
     const tt_prefix *prefix;         /* keys and values of a tab, or NULL */
     const tt_net *base;              /* runs in lock-step for KL statistics, or NULL */
     bool fast;
+    tt_kvtype k_type, v_type;        /* of the model's cache; the base's is f16, or without `fast` f32 */
     const char *model_ref;           /* recorded in the losses file */
     const char *data;                /* may be NULL with load_base */
     const char *split;

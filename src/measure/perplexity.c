@@ -226,11 +226,11 @@ static tt_status finish_outputs(measurer *m, tt_err *err) {
 
 /* ------------------------------------------------------------ running ---- */
 
-static tt_status reader_open(measurer *m, const tt_net *net, const tt_prefix *prefix, reader *r, tt_err *err) {
+static tt_status reader_open(measurer *m, const tt_net *net, const tt_prefix *prefix, tt_kvtype k_type, tt_kvtype v_type, reader *r, tt_err *err) {
     int64_t longest = m->n_ctx + 1;
     tt_runner_options o = {.max_rows = longest < FEED ? longest : FEED, .max_past = longest, .fast = m->job->fast};
     TT_TRY(tt__runner_create(m->ctx, net, &o, &r->runner, err));
-    TT_TRY(tt__kvcache_create(m->ctx, net, 1, longest, m->job->fast ? TT_KV_F16 : TT_KV_F32, &r->cache, err));
+    TT_TRY(tt__kvcache_create_typed(m->ctx, net, 1, longest, k_type, v_type, &r->cache, err));
     r->cache->prefix = prefix;
     TT_TRY(tt__new(&r->H, (size_t)(FEED * net->hp.n_embd), sizeof(float), "hidden rows", err));
     return tt__new(&r->logits, (size_t)(ROWS * m->n_vocab), sizeof(float), "logits", err);
@@ -347,8 +347,8 @@ static tt_status measure(measurer *m, tt_err *err) {
     TT_TRY(check_job(j, err));
     TT_TRY(plan(m, err));
     TT_TRY(tt__new(&m->buf, (size_t)m->n_ctx + 1, sizeof *m->buf, "a window", err));
-    TT_TRY(reader_open(m, j->net, j->prefix, &m->q, err));
-    if (j->base) TT_TRY(reader_open(m, j->base, NULL, &m->base, err));
+    TT_TRY(reader_open(m, j->net, j->prefix, j->k_type, j->v_type, &m->q, err));
+    if (j->base) TT_TRY(reader_open(m, j->base, NULL, j->fast ? TT_KV_F16 : TT_KV_F32, j->fast ? TT_KV_F16 : TT_KV_F32, &m->base, err));
     if (j->load_base) TT_TRY(tt__new(&m->base.logits, (size_t)(ROWS * m->n_vocab), sizeof(float), "log-probabilities", err));
     TT_TRY(start_outputs(m, err));
     TT_TRY(score_all(m, err));

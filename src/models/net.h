@@ -81,13 +81,18 @@ uint64_t tt__net_bytes(const tt_net *net);
 typedef struct tt_prefix { int64_t P; tt_kvtype type; void *k, *v; } tt_prefix;
 typedef struct tt_kvcache {
     int64_t S, n_ctx, n;                 /* sequences in lock-step, capacity and filled positions of each (prefix not counted) */
-    tt_kvtype type;
-    void *k, *v;                         /* [n_layer, S, n_ctx, Hkv*D] */
+    tt_kvtype k_type, v_type;
+    void *k, *v;                         /* [n_layer, S, n_ctx] rows of tt__kv_row_bytes(type, Hkv*D) */
     int64_t n_layer, width;              /* Hkv*D */
     const tt_prefix *prefix;             /* lent, or NULL */
 } tt_kvcache;
 tt_status tt__kvcache_create(tt_ctx *ctx, const tt_net *net, int64_t S, int64_t n_ctx, tt_kvtype type, tt_kvcache **out, tt_err *err);
+/* The same with a type for keys and one for values. Q8 with heads that are no whole blocks: TT_USAGE. */
+tt_status tt__kvcache_create_typed(tt_ctx *ctx, const tt_net *net, int64_t S, int64_t n_ctx, tt_kvtype k_type, tt_kvtype v_type, tt_kvcache **out,
+                                   tt_err *err);
 void tt__kvcache_free(tt_kvcache *c);
+/* Bytes of keys and values of so many positions, all layers and sequences. */
+uint64_t tt__kvcache_bytes(const tt_kvcache *c, int64_t positions);
 
 /* ---- the runner: graphs, workspace and scratch for a net; one per thread of use ---- */
 typedef struct tt_runner tt_runner;

@@ -115,12 +115,12 @@ tt_status tt__runner_layer(tt_runner *r, const tt_env *env, float *x, float *y, 
 }
 
 static tt_kvview view(const tt_kvcache *c, int layer) {
-    size_t size = c->type == TT_KV_F32 ? 4 : 2;
-    size_t at = (size_t)layer * (size_t)(c->S * c->n_ctx * c->width) * size;
-    tt_kvview v = {.N = c->n, .type = c->type, .k = (uint8_t *)c->k + at, .v = (uint8_t *)c->v + at, .stride = c->n_ctx * c->width};
+    const int64_t rows = (int64_t)layer * c->S * c->n_ctx;
+    tt_kvview v = {.N = c->n, .k_type = c->k_type, .v_type = c->v_type, .room = c->n_ctx,
+                   .k = (uint8_t *)c->k + rows * tt__kv_row_bytes(c->k_type, c->width), .v = (uint8_t *)c->v + rows * tt__kv_row_bytes(c->v_type, c->width)};
     if (c->prefix) {
         const tt_prefix *p = c->prefix;
-        size_t skip = (size_t)layer * (size_t)(p->P * c->width) * (p->type == TT_KV_F32 ? 4 : 2);
+        const int64_t skip = (int64_t)layer * p->P * tt__kv_row_bytes(p->type, c->width);
         v.P = p->P;
         v.p_type = p->type;
         v.pk = (const uint8_t *)p->k + skip;

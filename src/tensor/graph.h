@@ -23,8 +23,8 @@ typedef int32_t tt_val;                      /* index of a value; -1: none */
  * past, to which attention appends the keys and values of the new rows (positions N … N+T-1 of the buffer). */
 typedef struct tt_kvview {
     int64_t P; tt_kvtype p_type; const void *pk, *pv;    /* [P, width] */
-    int64_t N; tt_kvtype type; void *k, *v;              /* sequence s at element s * stride: [room, width] */
-    int64_t stride;                                      /* elements between sequences */
+    int64_t N; tt_kvtype k_type, v_type; void *k, *v;    /* [S, room] rows of tt__kv_row_bytes(type, width) */
+    int64_t room;                                        /* positions between sequences */
 } tt_kvview;
 
 /* What a run needs beside the bound buffers: the shape of the rows, the weights in the slots, where attention finds earlier positions. */

@@ -13,7 +13,7 @@
 static tt_attn new_rows(const tt_env *e, const tt_node *n, tt_mat q, tt_mat k, tt_mat v, tt_mat out, float *lse, int64_t first) {
     return (tt_attn){.S = e->S, .T = e->T, .H = n->p.H, .Hkv = n->p.Hkv, .D = n->p.D, .scale = n->p.scale,
                      .q = q.x + first * q.ld, .ldq = q.ld, .k = k.x + first * k.ld, .v = v.x + first * v.ld, .ldkv = k.ld,
-                     .out = out.x + first * out.ld, .ldo = out.ld, .lse = lse ? lse + first * n->p.H : NULL};
+                     .fast = e->fast, .out = out.x + first * out.ld, .ldo = out.ld, .lse = lse ? lse + first * n->p.H : NULL};
 }
 
 static tt_attn prefix_rows(const tt_env *e, const tt_node *n, tt_mat q, tt_mat k, tt_mat v, tt_mat out, float *lse) {
@@ -36,28 +36,37 @@ static void see_cache(tt_attn *a, const tt_kvview *c, int64_t width) {
     a->p_type = c->p_type;
     a->pk = c->pk;
     a->pv = c->pv;
-    a->ldp = a->ldpast = width;
+    a->ldp = width;
     a->N = c->N;
-    a->past_type = c->type;
+    a->pastk_type = c->k_type;
+    a->pastv_type = c->v_type;
     a->pastk = c->k;
     a->pastv = c->v;
-    a->past_stride = c->stride;
+    a->pastk_row = tt__kv_row_bytes(c->k_type, width);
+    a->pastv_row = tt__kv_row_bytes(c->v_type, width);
+    a->pastk_stride = c->room * a->pastk_row;
+    a->pastv_stride = c->room * a->pastv_row;
 }
 
-static void store_rows(const tt_run *r, void *to, tt_kvtype type, int64_t at, const float *from, int64_t ld, int64_t rows, int64_t width) {
-    for (int64_t i = 0; i < rows; i++) {
-        if (type == TT_KV_F32) memcpy((float *)to + at + i * width, from + i * ld, (size_t)width * sizeof(float));
-        else r->ctx->k->f32_to_f16((uint16_t *)to + at + i * width, from + i * ld, width);
-    }
+static void store_row(const tt_kernels *k, uint8_t *to, tt_kvtype type, const float *from, int64_t width) {
+    if (type == TT_KV_F32) memcpy(to, from, (size_t)width * sizeof(float));
+    else if (type == TT_KV_F16) k->f32_to_f16((uint16_t *)(void *)to, from, width);
+    else k->kv8_pack((int8_t *)to, (uint16_t *)(void *)(to + width), from, width);
 }
 
 static void append(const tt_run *r, const tt_kvview *c, const tt_attn *a) {
-    int64_t width = a->Hkv * a->D;
-    for (int64_t s = 0; s < a->S; s++) {
-        store_rows(r, c->k, c->type, s * c->stride + c->N * width, a->k + s * a->T * a->ldkv, a->ldkv, a->T, width);
-        store_rows(r, c->v, c->type, s * c->stride + c->N * width, a->v + s * a->T * a->ldkv, a->ldkv, a->T, width);
-    }
+    const int64_t width = a->Hkv * a->D;
+    for (int64_t s = 0; s < a->S; s++)
+        for (int64_t t = 0; t < a->T; t++) {
+            const int64_t from = (s * a->T + t) * a->ldkv, at = c->N + t;
+            store_row(r->ctx->k, (uint8_t *)c->k + s * a->pastk_stride + at * a->pastk_row, c->k_type, a->k + from, width);
+            store_row(r->ctx->k, (uint8_t *)c->v + s * a->pastv_stride + at * a->pastv_row, c->v_type, a->v + from, width);
+        }
 }
+
+/* What a lossy cache holds is what is attended to, from the first row on: else the loss would depend on how a prompt is cut into passes. The
+ * rounding of f16 is too small for that to matter, and the rows at hand are read before it. */
+static bool reads_own_from_cache(const tt_kvview *c) { return c->k && (c->k_type == TT_KV_Q8 || c->v_type == TT_KV_Q8); }
 
 static void forward(const tt_run *r, const tt_node *n, int count) {
     (void)count;
@@ -71,8 +80,10 @@ static void forward(const tt_run *r, const tt_node *n, int count) {
         see_prefix_rows(&a, e, k, v);
     }
     if (e->kv) see_cache(&a, e->kv, a.Hkv * a.D);
+    a.own_in_past = e->kv && reads_own_from_cache(e->kv);
+    if (a.own_in_past) append(r, e->kv, &a);
     if (a.S && a.T) tt__attention(r->ctx, &a);
-    if (e->kv && e->kv->k) append(r, e->kv, &a);
+    if (e->kv && e->kv->k && !a.own_in_past) append(r, e->kv, &a);
 }
 
 static void gradient(tt_graph *g, const tt_node *n) {

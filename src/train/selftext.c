@@ -144,7 +144,7 @@ tt_status tt__selftext_step(tt_selftext *s, tt_err *err) {
 
 /* ------------------------------------------------------------ saving ---- */
 
-static size_t cache_bytes(const tt_kvcache *c) { return (size_t)(c->n_layer * c->S * c->n_ctx * c->width) * (c->type == TT_KV_F16 ? 2 : 4); }
+static size_t cache_bytes(const tt_kvcache *c) { return (size_t)tt__kvcache_bytes(c, c->n_ctx) / 2; }
 
 static void cache_name(char name[64], const tt_selftext *s, char which) { snprintf(name, 64, "self.%s.%c", s->tag, which); }
 static void set_tag(tt_selftext *s) { snprintf(s->tag, sizeof s->tag, "%lld.%lld", (long long)s->group, (long long)s->t); }

@@ -43,6 +43,34 @@ static void cached(tt_runner *r, const tt_net *net, int64_t S, int64_t step, tt_
     tt__kvcache_free(c);
 }
 
+/* An 8-bit cache: what it loses against f16 is small, and does not depend on how the prompt was cut (rounded activations are off, so that
+ * only the cache differs); heads of 16 are refused. */
+TT_CASE(cache_of_8_bits) {
+    tt_ctx *ctx = tt_test_ctx(2, NULL);
+    tt_err err = {0};
+    tiny t = tiny_open(ctx, tiny_file("a.gguf", &(tiny_options){.seed = 3, .wide_heads = true, .f32 = true}));
+    static float exact[N * TINY_D], q8[N * TINY_D], parts[N * TINY_D];
+    tt_runner *r = tiny_runner(ctx, t.net, 32, false, false, TT_KEEP_BOUNDARY);
+    cached(r, t.net, 1, N, TT_KV_F32, NULL, IDS, exact);
+    cached(r, t.net, 1, N, TT_KV_Q8, NULL, IDS, q8);
+    const double lost = largest_difference(exact, q8, N * TINY_D);
+    TT_CHECK(lost > 1e-6 && lost < 0.1);                          /* hidden rows are of size 1 */
+    for (int64_t step = 1; step <= 7; step += 3) {
+        cached(r, t.net, 1, step, TT_KV_Q8, NULL, IDS, parts);
+        TT_CHECK_NEAR(largest_difference(q8, parts, N * TINY_D), 0, 0.03);   /* a code may fall to the other side */
+    }
+    tt_kvcache *c = NULL;
+    TT_CHECK_OK(tt__kvcache_create_typed(ctx, t.net, 2, 10, TT_KV_Q8, TT_KV_F16, &c, &err));
+    TT_CHECK_EQ(tt__kvcache_bytes(c, 10), (uint64_t)(TINY_L * 2 * 10 * (34 + 64)));
+    tt__kvcache_free(c);
+    tt__runner_free(r);
+    tiny_close(&t);
+    t = tiny_open(ctx, tiny_file("b.gguf", &(tiny_options){.seed = 3}));
+    TT_CHECK_FAILS(TT_USAGE, tt__kvcache_create_typed(ctx, t.net, 1, 10, TT_KV_F16, TT_KV_Q8, &c, &err));
+    TT_CHECK(!c);
+    tiny_close(&t);
+}
+
 TT_CASE(prefill_equals_decode) {
     tt_ctx *ctx = tt_test_ctx(2, NULL);
     tiny t = tiny_open(ctx, tiny_file("a.gguf", &(tiny_options){.seed = 1}));
@@ -54,10 +82,11 @@ TT_CASE(prefill_equals_decode) {
         for (int64_t step = 1; step <= 7; step += 3) {
             tt_test_note("fast %d, %d at a time", fast, (int)step);
             cached(r, t.net, 1, step, type, NULL, IDS, parts);
-            TT_CHECK_NEAR(largest_difference(whole, parts, N * TINY_D), 0, fast ? 0.15 : 2e-5);    /* hidden rows are of size 1 */
+            TT_CHECK_NEAR(largest_difference(whole, parts, N * TINY_D), 0, fast ? 0.2 : 2e-5);    /* hidden rows are of size 1; fast ones differ by
+                                                                              roundings to 8 bits and, of many rows, to bf16 */
         }
         cached(small, t.net, 1, N, type, NULL, IDS, parts);        /* more tokens than rows */
-        TT_CHECK_NEAR(largest_difference(whole, parts, N * TINY_D), 0, fast ? 0.15 : 2e-5);
+        TT_CHECK_NEAR(largest_difference(whole, parts, N * TINY_D), 0, fast ? 0.2 : 2e-5);
         tt__runner_free(r);
         tt__runner_free(small);
     }

@@ -12,6 +12,7 @@ typedef struct tiny_options {
     uint64_t seed;
     bool f32;                     /* all matrices F32; otherwise a mixture */
     bool untied;
+    bool wide_heads;              /* 2 and 1 heads of 32 instead of 4 and 2 of 16: the same matrices */
     const char *without;          /* tensor to leave out */
     const char *extra;            /* name of one more tensor */
     void (*more_keys)(tt_gguf_writer *w);
@@ -49,6 +50,7 @@ static inline const char *tiny_file(const char *file, const tiny_options *o) {
     TT_CHECK_OK(tt__gguf_set_str(w, "general.architecture", "llama", &err));
     tt_hparams h = {.n_vocab = TINY_V, .n_embd = TINY_D, .n_layer = TINY_L, .n_head = TINY_H, .n_head_kv = TINY_HKV, .head_dim = TINY_HD, .n_ff = TINY_FF,
                     .n_ctx = 128, .rms_eps = 1e-5f, .rope_base = 1000, .rope_linear = 1};
+    if (o->wide_heads) h.n_head = TINY_H / 2, h.n_head_kv = TINY_HKV / 2, h.head_dim = 2 * TINY_HD;
     TT_CHECK_OK(tt__arch_find("llama")->to_gguf(&h, w, &err));
     if (o->more_keys) o->more_keys(w);
     tiny_tensor(w, &rng, o, "token_embd.weight", TT_Q8_0, TINY_V, TINY_D, &hold[n++]);
