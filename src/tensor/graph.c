@@ -116,6 +116,7 @@ void tt__g_grad_add(tt_graph *g, tt_val forward, tt_val d) {
 }
 
 static bool is_spare(const tt_graph *g, tt_val v) {
+    if (g->vals[v].def >= 0 && g->nodes[0][g->vals[v].def].op->cheap) return true;
     for (int32_t i = 0; i < g->n_nodes[0]; i++) {
         const tt_node *n = &g->nodes[0][i];
         for (int j = 0; j < n->n_in; j++)

@@ -52,6 +52,7 @@ typedef struct tt_op {
     unsigned in_place, grad_in_place;           /* bit i: out[0] of the node may lie where in[i] was */
     bool grouped;                               /* neighbours with the same in[0] are handed over together */
     unsigned spare;                             /* bit i: TT_KEEP_MOST computes in[i] again */
+    bool cheap;                                 /* TT_KEEP_MOST computes its outputs again */
     bool keep;                                  /* TT_KEEP_ATTENTION keeps what backward needs of its inputs and outputs */
     void (*forward)(const tt_run *r, const tt_node *n, int count);
     /* records nodes with tt__g_grad_node; `n` is the forward node. dout of output i: tt__g_grad(g, n->out[i]) */

@@ -45,7 +45,7 @@ static void backward(const tt_run *r, const tt_node *n, int count) {
 
 static double macs(const tt_graph *g, const tt_node *n, const tt_env *env) { return 2.0 * (double)env->rows * (double)g->vals[n->in[0]].cols; }
 
-const tt_op tt__op_rmsnorm = {.name = "rmsnorm", .in_place = 1, .grad_in_place = 1u << 2, .forward = forward, .gradient = gradient,
+const tt_op tt__op_rmsnorm = {.name = "rmsnorm", .in_place = 1, .cheap = true, .grad_in_place = 1u << 2, .forward = forward, .gradient = gradient,
                               .backward = backward, .macs = macs};
 
 tt_val tt__g_rmsnorm(tt_graph *g, tt_val x, int gain_slot, float eps) {
