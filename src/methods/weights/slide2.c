@@ -12,7 +12,8 @@
  *     V_{m+1}( 0) = max { V_m(-1) + a + b, V_m(0) + a, V_m(0) + b, V_m(1) }
  *     V_{m+1}( 1) = max { V_m(0) + a + b, V_m(1) + b }                              V_0(0) = 0, the end is state 0
  *
- * It is run again every `step` columns with the weights as updated by then, from the state reached; the next `step` columns are kept to.
+ * It is run again every `step` columns with the weights as updated by then, from the state reached; the next `step` columns are kept to. Once
+ * per 64 columns is the default: every 16, a 135 M model lost 0.053 nats more (0.009 to 0.097, 40 windows).
  *
  * A model that is sparse already goes through the same way: its zeros have no score, so what fits the pattern stays.
  *
@@ -77,7 +78,7 @@ void tt__slide2_choose(const float (*score)[TT_LANES], int64_t n, const int *ahe
 static const tt_knob knobs[] = {
     {"bits", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "0|4", "4", NULL, "bits of the kept weights, rounded in the same pass; 0: 16-bit floats"},
     {"group", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "64|128", "64", "bits>0", "columns that share a scale (half as many kept weights)"},
-    {"step", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "8|16|32|64", "16", NULL, "columns decided before the mask is chosen again"},
+    {"step", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "8|16|32|64", "64", NULL, "columns decided before the mask is chosen again"},
     {"damp", TT_KNOB_REAL, 0, 1, TT_LOG, NULL, "0.01", NULL, "share of the mean diagonal added to the Hessian; raised tenfold where that fails"},
     {"block", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "128|256", "128", NULL, "columns between two updates of the rest"},
     {"sequential", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", NULL, "within a block, collect inputs again after each compressed stage"},
