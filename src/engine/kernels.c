@@ -12,8 +12,11 @@
 #include "base/util.h"
 #include "engine/model.h"
 #include "kernels/attention.h"
+#include "kernels/batch.h"
+#include "kernels/bitmask.h"
 #include "kernels/codes.h"
 #include "kernels/probe.h"
+#include "kernels/slide2.h"
 #include <math.h>
 #include <stdio.h>
 
@@ -23,7 +26,8 @@ enum {
     N = 16384, FLOATS = 26 * N,                    /* elements of a vector loop; all floats at hand */
     HALF = 0x211f,                                 /* 0.01 as f16 */
     DECODED = 32,                                  /* rows that a decoder writes: 128 KB */
-    TABLE_ROWS = 128, USUAL_LOOPS = 75
+    BATCH = 256,                                   /* tokens of a batch */
+    TABLE_ROWS = 160, USUAL_LOOPS = 90
 };
 static const double usual_seconds = 8;
 
@@ -34,6 +38,8 @@ typedef struct lab {
     uint8_t *chunk, *stream;
     float *f, *y;                                  /* [FLOATS] random; results, [workers][MAX_T * MAX_ROWS] */
     tt_q8 x;                                       /* MAX_T tokens of COLS */
+    tt_unrolled unrolled;                          /* one */
+    void *batch;                                   /* room for BATCH tokens of COLS */
     tt__rng rng;
     double slot;                                   /* seconds for one measurement */
 } lab;
@@ -73,9 +79,10 @@ static void stream_tile(void *arg, int64_t tile, int worker) {
     p->o->call(p->l, p->o, p->l->stream + tile * p->stride, p->l->y + (size_t)worker * MAX_T * MAX_ROWS);
 }
 
-/* Bytes per second of all threads through the stream. */
-static double stream_rate(const lab *l, const loop *o) {
-    const int64_t stride = (o->chunk_bytes + 63) / 64 * 64, tiles = STREAM_BYTES / stride;
+/* Bytes per second of all threads through the stream; through less of it where a loop of so many seconds a chunk is too slow to meet the memory. */
+static double stream_rate(const lab *l, const loop *o, double seconds_each) {
+    const int64_t stride = (o->chunk_bytes + 63) / 64 * 64, all = STREAM_BYTES / stride;
+    const int64_t tiles = (int64_t)fmin((double)all, fmax(16, 4 * l->slot * tt__threads(l->ctx) / seconds_each));
     pass p = {l, o, stride};
     double best = 1e30, used = 0;
     for (int64_t t = 0; t < tiles; t++) memcpy(l->stream + t * stride, l->chunk, (size_t)o->chunk_bytes);
@@ -102,7 +109,7 @@ static void measure(lab *l, const loop *o, const char *variant) {
     r->bound = by_bytes >= by_ops ? "l2" : o->integer ? "dot" : "fma";
     r->share = fmax(by_bytes, by_ops);
     if (!o->chunk_bytes || o->T != 1) return;
-    r->memory_gb_s = 1e-9 * stream_rate(l, o);
+    r->memory_gb_s = 1e-9 * stream_rate(l, o, r->seconds);
     r->memory_share = r->memory_gb_s / t->all.read_gb_s;
 }
 
@@ -295,6 +302,118 @@ static void panel_loops(lab *l) {
     }
 }
 
+/* 256 tokens, rounded and packed beforehand. */
+static tt_batch batch_for(const lab *l, int group) {
+    tt_batch b;
+    tt__batch_init(&b, l->k->batch_tokens, group == 32 ? 32 : 64, BATCH, COLS, l->batch);
+    return b;
+}
+
+static void panel_batch(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
+    const tt_batch b = batch_for(l, o->group);
+    const tt_panel w = panel_at(o, chunk);
+    (void)y;
+    l->k->panel_gemm(&w, 0, tt__panels(o->rows), &b, 0, b.tiles, l->f + 16 * N, o->rows);
+}
+
+static void pack_batch(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
+    const tt_batch b = batch_for(l, o->group);
+    (void)chunk, (void)y;
+    for (int64_t t = 0; t < b.tiles; t++) l->k->batch_pack(l->f, COLS, &b, t);
+}
+
+static void batch_loops(lab *l) {
+    static const struct { int bits, group; } forms[] = {{2, 64}, {3, 64}, {4, 32}, {4, 64}, {8, 32}, {8, 64}};
+    const loop pack = {.kernel = "batch_pack", .call = pack_batch, .group = 64, .bytes = 5.0 * BATCH * COLS};
+    measure(l, &pack, "256 tokens");
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        char variant[64];
+        loop o = {.bits = forms[i].bits, .group = forms[i].group};
+        lay_out(&o, 2, (int64_t[]){COLS * o.bits / 8, COLS / o.group * 2});
+        random_bytes(l, l->chunk, o.at[1]);
+        fill_halves(l->chunk + o.at[1], o.rows * (COLS / o.group));
+        pack_batch(l, &o, NULL, NULL);
+        if (o.rows > 256) o.rows = 256;
+        loop product = as_product(o, "panel_gemm", panel_batch, BATCH, true);
+        product.bytes = 0;
+        snprintf(variant, sizeof variant, "%d bits, groups of %d, 256 tokens", o.bits, o.group);
+        measure(l, &product, variant);
+    }
+}
+
+static tt_slide2 slide2_at(const loop *o, const uint8_t *chunk) {
+    return (tt_slide2){.group = 64, .rows = o->rows, .cols = COLS, .units = COLS / 64, .groups = COLS / 64, .codes = chunk, .scales = (const uint16_t *)(const void *)(chunk + o->at[1])};
+}
+
+static void slide2_product(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
+    const tt_slide2 w = slide2_at(o, chunk);
+    l->k->slide2_rowdot(&w, 0, tt__panels(o->rows), &l->unrolled, y, o->rows);
+}
+
+static void slide2_decoder(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
+    const tt_slide2 w = slide2_at(o, chunk);
+    (void)y;
+    for (int64_t p = 0; p < tt__panels(o->rows); p++) l->k->slide2_decode(&w, p, 0, COLS, l->f + 16 * p * COLS, COLS);
+}
+
+static void slide2_unroll(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
+    (void)o, (void)chunk, (void)y;
+    l->k->slide2_unroll(l->f + 25 * N, COLS, l->unrolled.table, l->unrolled.d);
+}
+
+static void slide2_loops(lab *l) {
+    const loop unroll = {.kernel = "slide2_unroll", .call = slide2_unroll, .bytes = 6.0 * COLS};
+    loop o = {.bits = 4, .group = 64};
+    lay_out(&o, 2, (int64_t[]){TT_SLIDE2_BYTES / 16 * COLS / 64, COLS / 64 * 2});
+    random_bytes(l, l->chunk, o.at[1]);
+    fill_halves(l->chunk + o.at[1], o.rows * (COLS / 64));
+    const loop decoder = as_decoder(o, "slide2_decode", slide2_decoder);
+    loop product = as_product(o, "slide2_rowdot", slide2_product, 1, true);
+    product.ops /= 2;
+    measure(l, &unroll, "1024 columns");
+    measure(l, &decoder, "half of the weights, 4 bits");
+    measure(l, &product, "half of the weights, 4 bits, 1 token");
+}
+
+/* Segments: mask, scales, starts of the panels, codes. */
+static tt_bitmask bitmask_at(const loop *o, const uint8_t *chunk) {
+    return (tt_bitmask){.group = 64, .rows = o->rows, .cols = COLS, .units = COLS / 64, .groups = COLS / 64, .mask = (const uint64_t *)(const void *)chunk,
+                        .scales = (const uint16_t *)(const void *)(chunk + o->at[1]), .start = (const uint64_t *)(const void *)(chunk + o->at[2]), .codes = chunk + o->at[3]};
+}
+
+static void bitmask_product(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
+    const tt_q8 x = tokens(l, o->T);
+    const tt_bitmask w = bitmask_at(o, chunk);
+    l->k->bitmask_rowdot(&w, 0, tt__panels(o->rows), &x, y, o->rows);
+}
+
+static void bitmask_decoder(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
+    const tt_bitmask w = bitmask_at(o, chunk);
+    (void)y;
+    for (int64_t p = 0; p < tt__panels(o->rows); p++) l->k->bitmask_decode(&w, p, 0, COLS, l->f + 16 * p * COLS, COLS);
+}
+
+static void bitmask_loops(lab *l) {
+    loop o = {.bits = 4, .group = 64};
+    lay_out(&o, 4, (int64_t[]){COLS / 8, COLS / 64 * 2, 8, COLS * 9 / 32});
+    uint64_t *mask = (uint64_t *)(void *)l->chunk, *start = (uint64_t *)(void *)(l->chunk + o.at[2]), end = 0;
+    for (int64_t p = 0; p < o.rows / 16; p++) {
+        uint64_t stream[2] = {0, 0};
+        for (int b = 0; b < COLS / 4; b++) stream[b % 2] += (uint64_t)__builtin_popcountll(mask[p * (COLS / 4) + b] = tt__rng_u64(&l->rng));
+        start[p] = end;
+        end += stream[0] > stream[1] ? stream[0] : stream[1];
+    }
+    start[o.rows / 16] = end;
+    o.chunk_bytes = o.at[3] + (int64_t)end + TT_BITMASK_TAIL;
+    fill_halves(l->chunk + o.at[1], o.rows * (COLS / 64));
+    random_bytes(l, l->chunk + o.at[3], (int64_t)end + TT_BITMASK_TAIL);
+    const loop decoder = as_decoder(o, "bitmask_decode", bitmask_decoder);
+    loop product = as_product(o, "bitmask_rowdot", bitmask_product, 1, true);
+    product.ops /= 2;
+    measure(l, &decoder, "half of the weights, 4 bits");
+    measure(l, &product, "half of the weights, 4 bits, 1 token");
+}
+
 static void f32_product(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
     l->k->rowdot_f32((const float *)(const void *)chunk, COLS, o->rows, COLS, l->f, COLS, o->T, y, o->rows);
 }
@@ -359,11 +478,16 @@ static void vector_loops(lab *l) {
 
 /* ------------------------------------------------------------ tiles, products of matrices, attention ---- */
 
-enum { K = 256, TILE_KEYS = 128, BATCH = 256, HEADS = 8, KV_HEADS = 4, HEAD = 64, PAST = 256 };
+enum { K = 256, TILE_KEYS = 128, HEADS = 8, KV_HEADS = 4, HEAD = 64, PAST = 256 };
 
 static void ukr(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
     (void)o, (void)chunk;
     l->k->gemm_ukr(K, A, B, y, l->k->nr, l->k->mr, l->k->nr, 0);
+}
+
+static void ukr_bf16(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
+    (void)o, (void)chunk;
+    l->k->gemm_ukr_bf16(K / 2, A, B, y, l->k->nr, l->k->mr, l->k->nr, 0);
 }
 
 static void pack_rows(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
@@ -418,7 +542,9 @@ static void tile_loops(lab *l) {
     const loop rows = {.kernel = "pack_rows", .call = pack_rows, .bytes = 8.0 * K * k->mr}, cols = {.kernel = "pack_cols", .call = pack_cols, .bytes = 8.0 * K * k->nr};
     const loop softmax = {.kernel = "softmax_tile", .call = softmax_tile, .bytes = 8.0 * TILE_KEYS * k->nr};
     const loop mix = {.kernel = "mix_f16", .call = mix_f16, .bytes = CHUNK_BYTES, .ops = CHUNK_BYTES};
+    const loop bf16 = {.kernel = "gemm_ukr_bf16", .call = ukr_bf16, .ops = tile.ops};
     measure(l, &tile, variant);
+    if (k->bf16) measure(l, &bf16, "the same, bf16 beside the f32 ceiling");
     measure(l, &rows, variant);
     measure(l, &cols, variant);
     measure(l, &softmax, "128 keys");
@@ -468,7 +594,12 @@ static tt_status prepare(lab *l, double seconds, tt_err *err) {
     TT_TRY(tt__new(&l->x.q, MAX_T * COLS, 1, "the operands", err));
     TT_TRY(tt__new(&l->x.d, MAX_T * COLS / 32, sizeof *l->x.d, "the operands", err));
     TT_TRY(tt__new(&l->x.sum, MAX_T * COLS / 32, sizeof *l->x.sum, "the operands", err));
+    l->unrolled = (tt_unrolled){.T = 1, .units = COLS / 64};
+    TT_TRY(tt__new(&l->unrolled.table, COLS / 64 * TT_SLIDE2_TABLE, 1, "the operands", err));
+    TT_TRY(tt__new(&l->unrolled.d, COLS / 64, sizeof *l->unrolled.d, "the operands", err));
+    TT_TRY(tt__new(&l->batch, tt__batch_bytes(BATCH, COLS), 1, "the operands", err));
     fill_floats(l);
+    l->k->slide2_unroll(l->f, COLS, l->unrolled.table, l->unrolled.d);
     for (int t = 0; t < MAX_T; t++) l->k->quant_q8(l->f + t * COLS, COLS, l->x.q + t * COLS, l->x.d + t * (COLS / 32), l->x.sum + t * (COLS / 32));
     return TT_OK;
 }
@@ -493,6 +624,9 @@ static void clear(lab *l) {
     tt__free(l->x.q);
     tt__free(l->x.d);
     tt__free(l->x.sum);
+    tt__free(l->unrolled.table);
+    tt__free(l->unrolled.d);
+    tt__free(l->batch);
 }
 
 void tt_kernels_free_table(tt_kernel_table *t) {
@@ -511,8 +645,11 @@ tt_status tt_kernels_measure(tt_ctx *ctx, double seconds, tt_kernel_table **out,
     TT_TRY_GOTO(block_loops(&l, err));
     group_loops(&l);
     sparse_loops(&l);
+    slide2_loops(&l);
+    bitmask_loops(&l);
     float_loops(&l);
     fill_floats(&l);
+    batch_loops(&l);
     TT_TRY_GOTO(matrix_loops(&l, err));
     vector_loops(&l);
     fill_floats(&l);
