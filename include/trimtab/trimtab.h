@@ -74,8 +74,6 @@ typedef enum tt_numerics {
 } tt_numerics;
 
 /* What sparse 4-bit weights run as. The fastest of the forms allowed is found by timing at open. */
-
-/* What sparse 4-bit weights run as. The fastest of the forms allowed is found by timing at open. */
 typedef enum tt_run_format {
     TT_RUN_KEEP,             /* forms of the stored size */
     TT_RUN_AUTO,             /* dense 8-bit codes too: more memory */
@@ -376,6 +374,7 @@ typedef struct tt_paired_report { int64_t tokens, documents; double nll_a, nll_b
 tt_status tt_compare_losses(const char *a, const char *b, tt_paired_report *report, tt_err *err);
 
 /* ------------------------------------------------------------------ the machine ---- */
+/* The ceilings are what all threads of the context reach together, in 10^9 per second, measured in under half a second; 0 until measured. */
 typedef struct tt_machine_info {
     size_t size;
     char cpu[128], isa[64], features[256];
@@ -385,7 +384,6 @@ typedef struct tt_machine_info {
     double l2_gb_s;              /* bytes from the second-level cache */
     double fma_gflops;           /* f32 operations of multiply-adds in registers (two each), on the context's instruction set */
     double dot_gops;             /* the same of 8-bit integers */
-/* The ceilings are what all threads of the context reach together, in 10^9 per second, measured in under half a second; 0 until measured. */
 } tt_machine_info;
 tt_status tt_machine_get_info(tt_ctx *ctx, bool measure, tt_machine_info *out, tt_err *err);
 
@@ -437,7 +435,6 @@ typedef struct tt_bench_report {
 /* A depth beyond the model's context is TT_USAGE; a model larger than the machine's memory is TT_RESOURCE. */
 tt_status tt_bench(tt_ctx *ctx, const tt_bench_options *options, tt_bench_report **report, tt_err *err);
 void tt_bench_free_report(tt_bench_report *report);
-
 
 #ifdef __cplusplus
 }
