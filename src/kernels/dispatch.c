@@ -95,6 +95,7 @@ static void add_machine_levels(tt_kernels *k) {
     k->bf16 = 0;
     tt__kernels_neon_elementwise(k);
     tt__kernels_neon_tiles(k);
+    tt__kernels_neon_attention(k);
     tt__kernels_neon_decode(k);
     tt__kernels_neon_rowdot(k);
     tt__kernels_neon_slide2(k);

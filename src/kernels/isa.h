@@ -47,6 +47,7 @@ void tt__kernels_avx512_attention_bf16(tt_kernels *k);
 /* NEON as every 64-bit Arm has it */
 void tt__kernels_neon_elementwise(tt_kernels *k);
 void tt__kernels_neon_tiles(tt_kernels *k);
+void tt__kernels_neon_attention(tt_kernels *k);
 void tt__kernels_neon_decode(tt_kernels *k);
 void tt__kernels_neon_rowdot(tt_kernels *k);
 void tt__kernels_neon_slide2(tt_kernels *k);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The kernels and operators on 64-bit Arm: cross-built without any library but libc, their unit tests run under QEMU's user mode, as a processor
+# The layers up to tensor on 64-bit Arm: cross-built without any library but libc, their unit tests run under QEMU's user mode, as a processor
 # with the dot product and 8-bit matrix products (max) and as one with neither (cortex-a72). Each case repeats over all levels that
 # its processor has. Skipped where compiler or emulator are missing (Debian: gcc-aarch64-linux-gnu, qemu-user-static).
 #   tests/arm/run.sh [BUILD]
@@ -13,29 +13,28 @@ for tool in aarch64-linux-gnu-gcc qemu-aarch64-static; do
         exit 0
     fi
 done
-programs=()
-for source in tests/unit/{kernels,linop}/test_*.c tests/unit/base/test_thread.c; do
-    name=$(basename "$source" .c) layer=$(basename "$(dirname "$source")")
-    programs+=("${layer}_$name")
-done
 mkdir -p "$build"
 if ! cmake -G Ninja -S . -B "$build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_TOOLCHAIN_FILE="$PWD/cmake/aarch64-linux-gnu.cmake" -DTT_CORE=ON >"$build/configure.log" 2>&1; then
     cat "$build/configure.log"
     echo "0 passed, 1 failed, 0 skipped"
     exit 1
 fi
-if ! ninja -C "$build" "${programs[@]}" >"$build/build.log" 2>&1; then
+if ! ninja -C "$build" tests >"$build/build.log" 2>&1; then
     grep -aE 'error|FAILED|undefined reference|ninja:' "$build/build.log" | head -n 40
     echo "0 passed, 1 failed, 0 skipped"
     exit 1
 fi
 passed=0 failed=0 skipped=0
+mapfile -t programs < <(cd "$build" && ctest -N | sed -n 's|^ *Test *#[0-9]*: \(.*\)/|\1_|p')
 if grep -aE ' warning: ' "$build/build.log"; then failed=1; fi
-# In f32 the processors do not differ, and those tests are slow.
+# Only kernels differ between the processors, and those in f32 do not.
 runs=()
 for program in "${programs[@]}"; do
     runs+=("max $program")
-    case $program in *_gemm | *_attention | *_bf16) ;; *) runs+=("cortex-a72 $program") ;; esac
+    case $program in
+        *_gemm | *_attention | *_bf16) ;;
+        kernels_* | linop_*) runs+=("cortex-a72 $program") ;;
+    esac
 done
 export build
 run() { QEMU_CPU=$1 timeout 300 qemu-aarch64-static -L /usr/aarch64-linux-gnu "$build/$2" >"$build/$2.$1.log" 2>&1 || echo "ended with $?" >>"$build/$2.$1.log"; }

@@ -85,4 +85,6 @@ INLINE double vd_sum(vd s) { return vaddvq_f64(vaddq_f64(s.lo, s.hi)); }
 
 /* Σ of each of four vectors. */
 INLINE v4 v_sum4(vf a, vf b, vf c, vf d) { return vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)); }
+
+#include "kernels/x86/exp.h"
 #endif

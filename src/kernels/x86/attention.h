@@ -1,15 +1,32 @@
-/* Rows of an 8-bit cache, for vectors of 8 or 16: the body of x86_avx2/attention.c and x86_avx512/attention.c. A code is widened to f32
+/* Rows of an 8-bit cache, for vectors of 4, 8 or 16: the body of attention.c of aarch64, x86_avx2 and x86_avx512. A code is widened to f32
  * and multiplied by its block's scale once for all heads that share the row; 32 codes are whole vectors, so there are no tails.
  */
 #include "kernels/half.h"
 #include "kernels/isa.h"
+#ifdef __aarch64__
+#include "kernels/aarch64/vec.h"
+#else
 #include "kernels/x86/vec.h"
+#endif
 #include <math.h>
 #include <stdbool.h>
 
 enum { BLOCK = 32, VALUES = 127 };
 
-#ifdef __AVX512F__
+#if defined(__aarch64__)
+INLINE vf v_load_i8(const int8_t *p) {
+    int32_t four;
+    memcpy(&four, p, 4);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four))))));
+}
+INLINE void v_store_i8(int8_t *p, vf x) {
+    const int16x4_t h = vqmovn_s32(vcvtnq_s32_f32(x));
+    const int8x8_t four = vqmovn_s16(vcombine_s16(h, h));
+    memcpy(p, &four, 4);
+}
+INLINE vf v_abs(vf x) { return vabsq_f32(x); }
+INLINE vf v_half(uint16_t h) { return f16_bits(vdup_n_u16(h)); }
+#elif defined(__AVX512F__)
 INLINE vf v_load_i8(const int8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p))); }
 INLINE void v_store_i8(int8_t *p, vf x) { _mm_storeu_si128((__m128i *)p, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x))); }
 INLINE vf v_abs(vf x) { return _mm512_abs_ps(x); }
@@ -22,11 +39,14 @@ INLINE void v_store_i8(int8_t *p, vf x) {
 }
 INLINE vf v_abs(vf x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
 #endif
+#ifndef __aarch64__
+INLINE vf v_half(uint16_t h) { return v_set1(_cvtsh_ss(h)); }
+#endif
 
 INLINE vf v_scale(const int8_t *scales, int64_t i) {
     uint16_t h;
     memcpy(&h, scales + i / BLOCK * 2, 2);
-    return v_set1(_cvtsh_ss(h));
+    return v_half(h);
 }
 
 static void kv8_pack(int8_t *q, uint16_t *scales, const float *x, int64_t n) {
@@ -55,11 +75,11 @@ static void kv8_to_f32(float *y, const int8_t *q, const uint16_t *scales, int64_
 }
 
 /* Four rows and up to 3 vectors, as rowdot of floats (elementwise.h); a group of fewer rows repeats its last one. */
-INLINE void rowdot_block(const int8_t *const w[4], int64_t scales_at, int64_t ahead, int64_t cols, const float *x, int64_t ldx, int T, __m128 out[3]) {
+INLINE void rowdot_block(const int8_t *const w[4], int64_t scales_at, int64_t ahead, int64_t cols, const float *x, int64_t ldx, int T, v4 out[3]) {
     vf s[3][4];
     for (int t = 0; t < T; t++)
         for (int r = 0; r < 4; r++) s[t][r] = v_zero();
-    for (int r = 0; r < 4; r++) _mm_prefetch((const char *)(w[r] + ahead), _MM_HINT_T0);
+    for (int r = 0; r < 4; r++) v_prefetch(w[r] + ahead);
     for (int64_t i = 0; i < cols; i += VN) {
         vf v[4];
         for (int r = 0; r < 4; r++) v[r] = v_mul(v_scale(w[r] + scales_at, i), v_load_i8(w[r] + i));
@@ -79,14 +99,14 @@ static void rowdot_kv8(const int8_t *q, int64_t ld, int64_t scales_at, int64_t r
         const int8_t *const p = q + r * ld;
         const int8_t *const four[4] = {p, p + (n > 1 ? 1 : n - 1) * ld, p + (n > 2 ? 2 : n - 1) * ld, p + (n - 1) * ld};
         for (int64_t t = 0; t < T; t += 3) {
-            __m128 out[3];
+            v4 out[3];
             const int m = T - t < 3 ? (int)(T - t) : 3;
             if (m == 1) rowdot_block(four, scales_at, ahead, cols, x + t * ldx, ldx, 1, out);
             else if (m == 2) rowdot_block(four, scales_at, ahead, cols, x + t * ldx, ldx, 2, out);
             else rowdot_block(four, scales_at, ahead, cols, x + t * ldx, ldx, 3, out);
             for (int j = 0; j < m; j++) {
                 float lanes[4];
-                _mm_storeu_ps(lanes, out[j]);
+                v4_store(lanes, out[j]);
                 for (int64_t i = 0; i < n; i++) y[(t + j) * ldy + r + i] = lanes[i];
             }
         }
@@ -103,7 +123,7 @@ INLINE void mix_block(const int8_t *q, int64_t ld, int64_t scales_at, int64_t ah
     for (int64_t r = 0; r < rows; r++, q += ld) {
         const vf d = v_scale(q + scales_at, 0);
         vf w[C];
-        _mm_prefetch((const char *)(q + ahead), _MM_HINT_T0);
+        v_prefetch(q + ahead);
         for (int c = 0; c < C; c++) w[c] = v_mul(d, v_load_i8(q + c * VN));
         for (int t = 0; t < T; t++) {
             const vf pv = v_set1(p[t * ldp + r]);

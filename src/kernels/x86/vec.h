@@ -138,4 +138,6 @@ INLINE v4 v_sum4(vf a, vf b, vf c, vf d) {
     return halves_added(v_add(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee)));
 }
 #endif
+
+#include "kernels/x86/exp.h"
 #endif

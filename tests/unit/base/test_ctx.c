@@ -116,7 +116,7 @@ static tt_status init_body(void *arg, tt_err *err) {
 TT_CASE(creation_survives_every_fault) {
     char isa[] = "scalar";
     for (int mode = TT_FAULT_ONCE; mode <= TT_FAULT_ON; mode++) {
-        TT_CHECK_EQ(tt_test_fault_loop(TT_FAULT_ALLOC, (tt__fault_mode)mode, init_body, isa), 5u);
+        TT_CHECK_EQ(tt_test_fault_loop(TT_FAULT_ALLOC, (tt__fault_mode)mode, init_body, isa), 8u);
         TT_CHECK_EQ(tt_test_fault_loop(TT_FAULT_THREAD, (tt__fault_mode)mode, init_body, isa), 3u);
     }
 }
