@@ -48,7 +48,7 @@ typedef struct tt_ctx_options {
     size_t size;
     int threads;             /* 0: the cores this process may use (affinity and cgroup quota) */
     bool deterministic;      /* results depend on input, seed and instruction set only */
-    const char *isa;         /* NULL: best; else "scalar", "avx2", "avx512" (also TRIMTAB_ISA) */
+    const char *isa;         /* NULL: best; else "scalar", "avx2", "avx512", on Arm "neon", "neon-dotprod", "neon-i8mm" (also TRIMTAB_ISA) */
     tt_log_fn log;           /* NULL: silent */
     void *log_user;
     tt_progress_fn progress; /* NULL: none */

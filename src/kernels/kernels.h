@@ -28,7 +28,8 @@ typedef struct tt_kernels {
 #undef TT_KERNEL
 } tt_kernels;
 
-/* Chosen for this machine and request ("scalar", "avx2", "avx512" or NULL for the best; a level the machine lacks is TT_USAGE). */
+/* Chosen for this machine and request ("scalar", "avx2", "avx512", "neon", "neon-dotprod", "neon-i8mm" or NULL for the best; a level the machine
+ * lacks is TT_USAGE). */
 tt_status tt__kernels_get(const char *isa, const tt_kernels **out, tt_err *err);
 /* The levels that this machine runs, best last, NULL-terminated; for tests that repeat a case on each. */
 const char *const *tt__kernels_levels(void);
