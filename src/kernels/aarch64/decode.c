@@ -1,7 +1,7 @@
-/* Rounding of activations and the decoders of the block types and of our own groups. A decoded weight is one multiply-add whose product is
+/* Rounding of activations and the decoders of the block types and of our own codes. A decoded weight is one multiply-add whose product is
  * exact, so it has the bits of the reference. */
 #include "kernels/aarch64/blocks.h"
-#include "kernels/codes.h"
+#include "kernels/aarch64/sparseq.h"
 #include "kernels/isa.h"
 #include <math.h>
 
@@ -67,9 +67,30 @@ static void decode_group(const uint8_t *codes, const uint16_t *scales, int bits,
     }
 }
 
+static void decode_sparseq(const uint64_t *mask, const uint8_t *codes, const uint16_t *scales, int bits, int group, int64_t cols, int64_t c0, int64_t c1,
+                           float *dst) {
+    int8_t q[64], keep[64];
+    (void)cols;
+    for (int64_t b = 0; b < c0 / 64; b++) codes += tt__stream_bytes(bits, __builtin_popcountll(mask[b]));
+    for (int64_t c = c0; c < c1; c += 64) {
+        codes += expand64(bits, mask[c / 64], codes, q, keep);
+        for (int i = 0; i < 64 && c + i < c1; i += 8) {
+            const uint16_t scale = scales[(c + i) / group];
+            const vf d = v_set1(half_to_f32(scale & 0x7fffu)), offset = v_set1(scale & 0x8000u ? 0.5f : 0.0f);
+            const int16x8_t w = vmovl_s8(vld1_s8(q + i)), there = vmovl_s8(vld1_s8(keep + i));
+            const int32x4_t half[2] = {vmovl_s16(vget_low_s16(w)), vmovl_high_s16(w)}, mask_of[2] = {vmovl_s16(vget_low_s16(there)), vmovl_high_s16(there)};
+            for (int h = 0; h < 2 && c + i + 4 * h < c1; h++) {
+                const vf v = v_mul(d, v_add(vcvtq_f32_s32(half[h]), offset));
+                v_store_n(dst + c - c0 + i + 4 * h, vreinterpretq_f32_s32(vandq_s32(vreinterpretq_s32_f32(v), mask_of[h])), c1 - c - i - 4 * h);
+            }
+        }
+    }
+}
+
 void tt__kernels_neon_decode(tt_kernels *k) {
     k->quant_q8 = quant_q8;
     k->decode_group = decode_group;
+    k->decode_sparseq = decode_sparseq;
 #define SET(t, name) k->decode_##name = decode_##name;
     BLOCK_TYPES(SET)
 }
