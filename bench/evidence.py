@@ -65,7 +65,7 @@ class Work:
                 continue
             if tab and not os.path.exists(os.path.join(tab, "adapter_model.safetensors")):
                 continue
-            cmd = [BIN, "perplexity", "-m", model, "-f", self.path("texts", text + "-test.jsonl"), "--documents", "-c", "256", "--chunks", str(self.a.windows),
+            cmd = [BIN, "perplexity", "-m", model, "-f", self.path("texts", text + "-test.jsonl"), "--documents", "-c", "256", "--chunks", str(self.a.windows), "--exact",
                    "--save-losses", out + ".losses", "--json"] + (["--adapter", tab] if tab else [])
             print("+ measure " + row + " " + text, flush=True)
             result = subprocess.run(cmd, check=True, capture_output=True, text=True).stdout
