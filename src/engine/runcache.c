@@ -30,7 +30,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-enum { LAYOUT = 1, PIECE = 1 << 18 };
+enum { LAYOUT = 2, PIECE = 1 << 18 };
 static const char architecture[] = "trimtab-run";
 
 struct tt__runcache {

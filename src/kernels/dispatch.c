@@ -21,6 +21,7 @@ static void fill_ref(tt_kernels *k) {
     tt__kernels_ref_slide2(k);
     tt__kernels_ref_bitmask(k);
     tt__kernels_ref_panel(k);
+    tt__kernels_ref_super(k);
     tt__kernels_ref_batch(k);
 }
 
@@ -62,6 +63,7 @@ static void add_machine_levels(tt_kernels *k) {
     tt__kernels_avx2_bitmask(k);
     tt__kernels_avx2_batch(k);
     tt__kernels_avx2_panel(k);
+    tt__kernels_avx2_super(k);
     add_level("avx2", k);
     if (!has_avx512()) return;
     k->isa = "avx512";
@@ -78,6 +80,7 @@ static void add_machine_levels(tt_kernels *k) {
         tt__kernels_avx512_bitmask_vnni(k);
         tt__kernels_avx512_batch_vnni(k);
         tt__kernels_avx512_panel_vnni(k);
+        tt__kernels_avx512_super_vnni(k);
     }
     if (__builtin_cpu_supports("avx512bf16")) {
         tt__kernels_avx512_tile_bf16(k);
@@ -93,6 +96,7 @@ static void add_machine_levels(tt_kernels *k) {
 static void add_machine_levels(tt_kernels *k) {
     k->isa = "neon";
     k->bf16 = 0;
+    k->super = 0;
     tt__kernels_neon_elementwise(k);
     tt__kernels_neon_tiles(k);
     tt__kernels_neon_attention(k);

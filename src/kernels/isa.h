@@ -12,6 +12,7 @@ void tt__kernels_ref_codes(tt_kernels *k);
 void tt__kernels_ref_slide2(tt_kernels *k);
 void tt__kernels_ref_bitmask(tt_kernels *k);
 void tt__kernels_ref_panel(tt_kernels *k);
+void tt__kernels_ref_super(tt_kernels *k);
 void tt__kernels_ref_batch(tt_kernels *k);
 
 /* AVX2, FMA, F16C, BMI2, POPCNT */
@@ -24,6 +25,7 @@ void tt__kernels_avx2_slide2(tt_kernels *k);
 void tt__kernels_avx2_bitmask(tt_kernels *k);
 void tt__kernels_avx2_batch(tt_kernels *k);
 void tt__kernels_avx2_panel(tt_kernels *k);
+void tt__kernels_avx2_super(tt_kernels *k);
 
 /* AVX-512 F, BW, DQ, VL */
 void tt__kernels_avx512_elementwise(tt_kernels *k);
@@ -39,6 +41,7 @@ void tt__kernels_avx512_slide2_vnni(tt_kernels *k);
 void tt__kernels_avx512_bitmask_vnni(tt_kernels *k);
 void tt__kernels_avx512_batch_vnni(tt_kernels *k);
 void tt__kernels_avx512_panel_vnni(tt_kernels *k);
+void tt__kernels_avx512_super_vnni(tt_kernels *k);
 
 /* and BF16 */
 void tt__kernels_avx512_tile_bf16(tt_kernels *k);

@@ -23,6 +23,7 @@ typedef struct tt_kernels {
     int mr, nr;                          /* tile of gemm_ukr: tokens x outputs */
     int batch_tokens;                    /* tokens of a tile of batch_pack and panel_gemm */
     int bf16;                            /* has the bf16 tile: twice as fast as gemm_ukr where the machine multiplies bf16, else 0 */
+    int super;                           /* super_rowdot is faster than the rowdots of the block types */
 #define TT_KERNEL(ret, name, args) ret (*name) args;
 #include "kernels/kernels.inc"
 #undef TT_KERNEL

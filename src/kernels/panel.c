@@ -8,8 +8,9 @@
 enum { ROWS = TT_PANEL_ROWS, QUADS = TT_PANEL_UNIT / 4 };
 typedef uint32_t word;
 static const word low_bits[9] = {0, 0x01010101u, 0x03030303u, 0x07070707u, 0x0f0f0f0fu, 0, 0, 0, 0xffffffffu};
+enum { NIBBLES = 512 };                              /* bytes of a unit of 4 bits */
 
-/* Bits 4, 2 and 8: 8 / bits quads share a vector, the first lowest. */
+/* Bits 4, 2, 1 and 8: 8 / bits quads share a vector, the first lowest. */
 static inline void pack_plain(int bits, const uint8_t *codes, uint8_t *unit) {
     const int share = 8 / bits;
     word in[ROWS][QUADS], out[QUADS][ROWS];
@@ -58,10 +59,31 @@ static void unpack_three(const uint8_t *unit, uint8_t *codes) {
     memcpy(codes, out, sizeof out);
 }
 
+/* Bits 5 and 6: the low nibbles, then the rest. */
+static void pack_split(int bits, const uint8_t *codes, uint8_t *unit) {
+    uint8_t low[ROWS * TT_PANEL_UNIT], high[ROWS * TT_PANEL_UNIT];
+    for (int i = 0; i < ROWS * TT_PANEL_UNIT; i++) {
+        low[i] = codes[i] & 15;
+        high[i] = (uint8_t)(codes[i] >> 4);
+    }
+    pack_plain(4, low, unit);
+    if (bits == 5) pack_plain(1, high, unit + NIBBLES);
+    else pack_plain(2, high, unit + NIBBLES);
+}
+
+static void unpack_split(int bits, const uint8_t *unit, uint8_t *codes) {
+    uint8_t high[ROWS * TT_PANEL_UNIT];
+    unpack_plain(4, unit, codes);
+    if (bits == 5) unpack_plain(1, unit + NIBBLES, high);
+    else unpack_plain(2, unit + NIBBLES, high);
+    for (int i = 0; i < ROWS * TT_PANEL_UNIT; i++) codes[i] = (uint8_t)(codes[i] | high[i] << 4);
+}
+
 void tt__panel_pack(int bits, const uint8_t *codes, uint8_t *unit) {
     if (bits == 2) pack_plain(2, codes, unit);
     else if (bits == 3) pack_three(codes, unit);
     else if (bits == 4) pack_plain(4, codes, unit);
+    else if (bits == 5 || bits == 6) pack_split(bits, codes, unit);
     else pack_plain(8, codes, unit);
 }
 
@@ -69,5 +91,6 @@ void tt__panel_unpack(int bits, const uint8_t *unit, uint8_t *codes) {
     if (bits == 2) unpack_plain(2, unit, codes);
     else if (bits == 3) unpack_three(unit, codes);
     else if (bits == 4) unpack_plain(4, unit, codes);
+    else if (bits == 5 || bits == 6) unpack_split(bits, unit, codes);
     else unpack_plain(8, unit, codes);
 }

@@ -65,7 +65,7 @@ static bool take_number(const char **at, const char *word, int most, int *out) {
 tt_status tt__params_parse(const char *params, int *bits, int *group, tt_err *err) {
     const char *at = params;
     *group = 0;
-    bool read = take_number(&at, "bits=", 16, bits) && (!*at || take_number(&at, ",group=", 128, group));
+    bool read = take_number(&at, "bits=", 16, bits) && (!*at || take_number(&at, ",group=", 256, group));
     TT_FAIL_IF(!read || *at, err, TT_BADFILE, "unknown operator parameters||%s|bits=B,group=G", params);
     return TT_OK;
 }

@@ -2,15 +2,22 @@
  * opened, never chosen by a compression method.
  *
  *     codes         [panels][units][128 bits bytes]
- *     scales, mins  f16 [panels][groups][16]         mins with grid "min" only
+ *     scales, mins  f16 [panels][groups][16]         mins with grids "min" and "pair" only
+ *     subs          [panels][2 units][2][16]         superpanel: small scales, per 32 columns
  *
  *     Q4_0            4 bits, groups of 32, grid offset        Q8_0    8 bits, groups of 32, grid offset, code = weight + 128
  *     Q4_1            4 bits, groups of 32, grid min           group   its bits and groups, grid offset or half
+ *
+ * superpanel, below, is the same for types with scales of scales, grids single and pair; where the machine has kernels that gain by it. Products
+ * of many rows with it go by decode.
+ *
+ *     Q6_K   6 bits, single      Q3_K   3 bits, single      Q5_K   5 bits, pair      Q4_K   4 bits, pair
  *
  * The weights decode to the same bits. Types that have no such panel of about their own size stay what they are, and so does a matrix whose
  * filling up (rows to 16, columns to 64) would cost more than a twentieth.
  */
 #include "linop/codes.h"
+#include "linop/standard.h"
 
 #include "base/checked.h"
 #include "base/limits.h"
@@ -21,37 +28,43 @@
 #include <stdio.h>
 
 /* Bytes of the segments; in one block of memory each starts at a multiple of 64. */
-typedef struct sizes { uint64_t codes, scales, mins; } sizes;
+typedef struct sizes { uint64_t codes, scales, mins, subs; } sizes;
 typedef struct panel_op { tt_linop op; const tt_kernels *k; tt_panel p; sizes s; } panel_op;
 
-static const char *const grid_names[] = {"offset", "half", "min"};
+static const char *const grid_names[] = {"offset", "half", "min", "single", "pair"};
+enum { N_GRIDS = 5, SUPER = 256 };
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* ------------------------------------------------------------ sizes ---- */
 
 static uint64_t up64(uint64_t n) { return (n + 63) & ~63ull; }
-static uint64_t all_bytes(sizes s) { return up64(s.codes) + up64(s.scales) + s.mins; }
+static uint64_t all_bytes(sizes s) { return up64(s.codes) + up64(s.scales) + up64(s.mins) + s.subs; }
 
 static bool measure(int64_t rows, int64_t cols, int bits, int group, tt_panel_grid grid, tt_panel *p, sizes *s) {
     uint64_t weights;
     if (rows < 1 || cols < 1 || (uint64_t)rows > TT_LIMIT_DIM || (uint64_t)cols > TT_LIMIT_DIM) return false;
-    if (!tt__mul_u64((uint64_t)rows + 15, (uint64_t)cols + 127, &weights) || weights > (uint64_t)INT64_MAX / 32) return false;
+    if (!tt__mul_u64((uint64_t)rows + 15, (uint64_t)cols + 255, &weights) || weights > (uint64_t)INT64_MAX / 32) return false;
     *p = (tt_panel){.bits = bits, .group = group, .grid = grid, .rows = rows, .cols = cols, .units = (cols + 63) / 64};
     p->groups = (64 * p->units + group - 1) / group;
     s->codes = (uint64_t)(tt__panels(rows) * p->units * tt__panel_unit_bytes(bits));
     s->scales = (uint64_t)(tt__panels(rows) * p->groups * TT_PANEL_ROWS) * sizeof(uint16_t);
-    s->mins = grid == TT_GRID_MIN ? s->scales : 0;
+    s->mins = grid == TT_GRID_MIN || grid == TT_GRID_PAIR ? s->scales : 0;
+    s->subs = tt__panel_is_super(p) ? (uint64_t)(tt__panels(rows) * p->units * TT_PANEL_UNIT) : 0;
     return true;
 }
 
 static tt_status create(tt_ctx *ctx, tt_panel p, sizes s, panel_op **out, tt_err *err) {
     TT_TRY(tt__new(out, 1, sizeof **out, "an operator", err));
-    **out = (panel_op){.op = {.v = &tt__linop_v_panel, .rows = p.rows, .cols = p.cols, .col_unit = TT_PANEL_UNIT, .dtype = TT_DTYPE_COUNT}, .k = ctx->k, .p = p, .s = s};
+    **out = (panel_op){.op = {.v = tt__panel_is_super(&p) ? &tt__linop_v_superpanel : &tt__linop_v_panel, .rows = p.rows, .cols = p.cols, .col_unit = TT_PANEL_UNIT, .dtype = TT_DTYPE_COUNT}, .k = ctx->k, .p = p, .s = s};
     return TT_OK;
 }
 
 /* ------------------------------------------------------------ use ---- */
+
+static void decode_columns(const panel_op *o, int64_t p, int64_t c0, int64_t c1, float *out, int64_t ld) {
+    (tt__panel_is_super(&o->p) ? o->k->super_decode : o->k->panel_decode)(&o->p, p, c0, c1, out, ld);
+}
 
 /* Parts of a panel (a row of an embedding) are decoded beside and copied. */
 static void decode_part(const panel_op *o, int64_t p, int64_t r0, int64_t r1, int64_t c0, int64_t c1, float *out, int64_t ld) {
@@ -59,7 +72,7 @@ static void decode_part(const panel_op *o, int64_t p, int64_t r0, int64_t r1, in
     float strip[TT_PANEL_ROWS * STRIP];
     for (int64_t c = c0; c < c1; c += STRIP) {
         const int64_t n = least(STRIP, c1 - c);
-        o->k->panel_decode(&o->p, p, c, c + n, strip, STRIP);
+        decode_columns(o, p, c, c + n, strip, STRIP);
         for (int64_t r = r0; r < r1; r++) memcpy(out + (r - r0) * ld + c - c0, strip + (r - TT_PANEL_ROWS * p) * STRIP, (size_t)n * sizeof(float));
     }
 }
@@ -69,7 +82,7 @@ static void decode(const tt_linop *op, int64_t r0, int64_t r1, int64_t c0, int64
     for (int64_t r = r0, end; r < r1; r = end, out += (end - r0) * ld, r0 = end) {
         const int64_t p = r / TT_PANEL_ROWS;
         end = least(r1, (p + 1) * TT_PANEL_ROWS);
-        if (r == p * TT_PANEL_ROWS && end == least(op->rows, (p + 1) * TT_PANEL_ROWS)) o->k->panel_decode(&o->p, p, c0, c1, out, ld);
+        if (r == p * TT_PANEL_ROWS && end == least(op->rows, (p + 1) * TT_PANEL_ROWS)) decode_columns(o, p, c0, c1, out, ld);
         else decode_part(o, p, r, end, c0, c1, out, ld);
     }
 }
@@ -77,7 +90,7 @@ static void decode(const tt_linop *op, int64_t r0, int64_t r1, int64_t c0, int64
 static void rowdot(tt_ctx *ctx, const tt_linop *op, const tt_act *act, int64_t r0, int64_t r1, float *Y, int64_t ldy) {
     const panel_op *o = (const panel_op *)op;
     assert(r0 % TT_PANEL_ROWS == 0 && (r1 % TT_PANEL_ROWS == 0 || r1 == op->rows));
-    ctx->k->panel_rowdot(&o->p, r0 / TT_PANEL_ROWS, tt__panels(r1), &act->q8, Y, ldy);
+    (tt__panel_is_super(&o->p) ? ctx->k->super_rowdot : ctx->k->panel_rowdot)(&o->p, r0 / TT_PANEL_ROWS, tt__panels(r1), &act->q8, Y, ldy);
 }
 
 static void batch(tt_ctx *ctx, const tt_linop *op, const tt_batch *x, int64_t tile0, int64_t tile1, int64_t r0, int64_t r1, float *Y, int64_t ldy, int worker) {
@@ -85,7 +98,7 @@ static void batch(tt_ctx *ctx, const tt_linop *op, const tt_batch *x, int64_t ti
     ctx->k->panel_gemm(&((const panel_op *)op)->p, r0 / TT_PANEL_ROWS, tt__panels(r1), x, tile0, tile1, Y, ldy);
 }
 
-const tt_panel *tt__linop_panel(const tt_linop *op) { return op->v == &tt__linop_v_panel ? &((const panel_op *)op)->p : NULL; }
+const tt_panel *tt__linop_panel(const tt_linop *op) { return op->v == &tt__linop_v_panel || op->v == &tt__linop_v_superpanel ? &((const panel_op *)op)->p : NULL; }
 
 /* ------------------------------------------------------------ state ---- */
 
@@ -94,8 +107,10 @@ static int segments(const tt_linop *op, tt_segment out[8]) {
     const sizes *s = &((const panel_op *)op)->s;
     out[0] = (tt_segment){"codes", p->codes, s->codes};
     out[1] = (tt_segment){"scales", p->scales, s->scales};
-    out[2] = (tt_segment){"mins", p->mins, s->mins};
-    return p->grid == TT_GRID_MIN ? 3 : 2;
+    int n = 2;
+    if (s->mins) out[n++] = (tt_segment){"mins", p->mins, s->mins};
+    if (s->subs) out[n++] = (tt_segment){"subs", p->subs, s->subs};
+    return n;
 }
 
 static void describe(const tt_linop *op, char *buf, size_t n) {
@@ -115,31 +130,34 @@ static tt_status parse(const char *params, int *bits, int *group, tt_panel_grid 
     TT_FAIL_IF(!name || (size_t)(name - params) >= sizeof text, err, TT_BADFILE, "unknown operator parameters||%s|bits=B,group=G,grid=NAME", params);
     snprintf(text, sizeof text, "%.*s", (int)(name - params), params);
     TT_TRY(tt__params_parse(text, bits, group, err));
-    while (g < 3 && strcmp(name + 6, grid_names[g]) != 0) g++;
-    TT_FAIL_IF(g == 3 || !tt__group_is_valid(*group) || !(*bits == 2 || *bits == 3 || *bits == 4 || *bits == 8), err, TT_BADFILE, "unsupported panel operator||%s",
-               params);
+    while (g < N_GRIDS && strcmp(name + 6, grid_names[g]) != 0) g++;
+    const bool plain = g <= TT_GRID_MIN && tt__group_is_valid(*group) && (*bits == 2 || *bits == 3 || *bits == 4 || *bits == 8);
+    const bool super = *group == SUPER && ((g == TT_GRID_SINGLE && (*bits == 3 || *bits == 6)) || (g == TT_GRID_PAIR && (*bits == 4 || *bits == 5)));
+    TT_FAIL_IF(!plain && !super, err, TT_BADFILE, "unsupported panel operator||%s", params);
     *grid = (tt_panel_grid)g;
     return TT_OK;
 }
 
-/* Where the three parts lie in one block of memory. */
+/* Where the parts lie in one block of memory. */
 static void place(tt_panel *p, sizes s, uint8_t *memory) {
     p->codes = memory;
     p->scales = (const uint16_t *)(const void *)(memory + up64(s.codes));
     p->mins = s.mins ? (const uint16_t *)(const void *)(memory + up64(s.codes) + up64(s.scales)) : NULL;
+    p->subs = s.subs ? memory + up64(s.codes) + up64(s.scales) + up64(s.mins) : NULL;
 }
 
 /* Kernels read whole vectors from 64-byte boundaries: crooked segments are copied. */
 static tt_status straighten(panel_op *o, tt_err *err) {
     const tt_panel from = o->p;
     const sizes s = o->s;
-    if (!(((uintptr_t)from.codes | (uintptr_t)from.scales | (uintptr_t)from.mins) % 64)) return TT_OK;
+    if (!(((uintptr_t)from.codes | (uintptr_t)from.scales | (uintptr_t)from.mins | (uintptr_t)from.subs) % 64)) return TT_OK;
     o->op.owned = tt__alloc((size_t)all_bytes(s));
     TT_FAIL_IF(!o->op.owned, err, TT_RESOURCE, "out of memory|for a matrix|%llu bytes", (unsigned long long)all_bytes(s));
     place(&o->p, s, o->op.owned);
     memcpy((void *)(uintptr_t)o->p.codes, from.codes, s.codes);
     memcpy((void *)(uintptr_t)o->p.scales, from.scales, s.scales);
     if (s.mins) memcpy((void *)(uintptr_t)o->p.mins, from.mins, s.mins);
+    if (s.subs) memcpy((void *)(uintptr_t)o->p.subs, from.subs, s.subs);
     return TT_OK;
 }
 
@@ -149,10 +167,10 @@ static tt_status load(tt_ctx *ctx, const char *params, int64_t rows, int64_t col
     tt_panel p;
     sizes s;
     panel_op *o = NULL;
-    const void *codes, *scales, *mins = NULL;
+    const void *codes, *scales, *mins = NULL, *subs = NULL;
     *out = NULL;
     TT_TRY(parse(params, &bits, &group, &grid, err));
-    TT_FAIL_IF(!measure(rows, cols, bits, group, grid, &p, &s), err, TT_BADFILE, "bad matrix shape||[%lld, %lld]", (long long)rows, (long long)cols);
+    TT_FAIL_IF(!measure(rows, cols, bits, group, grid, &p, &s) || (s.subs && cols % SUPER), err, TT_BADFILE, "bad matrix shape||[%lld, %lld]", (long long)rows, (long long)cols);
     TT_TRY(tt__segment_get(seg, n_seg, "codes", s.codes, 1, &codes, err));
     TT_TRY(tt__segment_get(seg, n_seg, "scales", s.scales / sizeof(uint16_t), sizeof(uint16_t), &scales, err));
     TT_TRY(tt__scales_check(scales, s.scales / sizeof(uint16_t), err));
@@ -160,7 +178,8 @@ static tt_status load(tt_ctx *ctx, const char *params, int64_t rows, int64_t col
         TT_TRY(tt__segment_get(seg, n_seg, "mins", s.mins / sizeof(uint16_t), sizeof(uint16_t), &mins, err));
         TT_TRY(tt__scales_check(mins, s.mins / sizeof(uint16_t), err));
     }
-    p.codes = codes, p.scales = scales, p.mins = mins;
+    if (s.subs) TT_TRY(tt__segment_get(seg, n_seg, "subs", s.subs, 1, &subs, err));
+    p.codes = codes, p.scales = scales, p.mins = mins, p.subs = subs;
     TT_TRY(create(ctx, p, s, &o, err));
     tt_status st = straighten(o, err);
     if (st != TT_OK) release(&o->op);
@@ -178,7 +197,7 @@ typedef struct source {
     const uint16_t *scales;               /* group */
     int64_t row_bytes, block, groups;     /* groups: scales of a row */
     tt_dtype dtype;
-    uint8_t *codes;
+    uint8_t *codes, *subs;
     uint16_t *d, *m;
     atomic_bool odd;                      /* a scale that is no finite number: the matrix stays as it is */
 } source;
@@ -187,6 +206,12 @@ static bool has_half_grid(const uint16_t *scales, int64_t n) {
     uint16_t any = 0;
     for (int64_t i = 0; i < n; i++) any |= scales[i];
     return any >> 15;
+}
+
+static bool find_super(tt_dtype type, int *bits, tt_panel_grid *grid) {
+    *bits = type == TT_Q3_K ? 3 : type == TT_Q4_K ? 4 : type == TT_Q5_K ? 5 : 6;
+    *grid = type == TT_Q3_K || type == TT_Q6_K ? TT_GRID_SINGLE : TT_GRID_PAIR;
+    return type == TT_Q3_K || type == TT_Q4_K || type == TT_Q5_K || type == TT_Q6_K;
 }
 
 static bool find_source(const tt_linop *op, source *s) {
@@ -210,6 +235,12 @@ static bool find_source(const tt_linop *op, source *s) {
         s->block = tt__dtype(op->dtype)->bytes;
         s->groups = op->cols / 32;
         s->row_bytes = s->groups * s->block;
+    } else if (find_super(op->dtype, &bits, &grid) && ((const tt__standard *)op)->k->super) {
+        group = SUPER;
+        s->data = op->data;
+        s->block = tt__dtype(op->dtype)->bytes;
+        s->groups = op->cols / SUPER;
+        s->row_bytes = s->groups * s->block;
     } else return false;
     return measure(op->rows, op->cols, bits, group, grid, &s->p, &s->s) && 20 * all_bytes(s->s) <= 21 * tt__linop_bytes(op);
 }
@@ -228,10 +259,56 @@ static void block_codes(tt_dtype type, const uint8_t *block, uint8_t out[32]) {
     memcpy(out, v, 32);
 }
 
+/* Half of a block of 256: 128 codes, 32 at a time from 32 bytes each (kernels/ref/blocks.h has the layouts). */
+static void half_codes(tt_dtype type, const uint8_t *block, int half, uint8_t out[128]) {
+    const uint64_t ones = 0x0101010101010101ull;
+    const uint8_t *low = type == TT_Q6_K ? block : block + (type == TT_Q5_K ? 48 : type == TT_Q4_K ? 16 : 32);
+    const uint8_t *high = type == TT_Q6_K ? block + 128 + 32 * half : type == TT_Q5_K ? block + 16 : block;
+    for (int s = 0; s < 4; s++)
+        for (int i = 0; i < 32; i += 8) {
+            uint64_t v, h;
+            if (type == TT_Q3_K) {
+                memcpy(&v, low + 32 * half + i, 8);
+                memcpy(&h, high + i, 8);
+                v = (v >> 2 * s & 3 * ones) | (h >> (4 * half + s) & ones) << 2;
+            } else if (type == TT_Q6_K) {
+                memcpy(&v, low + 64 * half + 32 * (s & 1) + i, 8);
+                memcpy(&h, high + i, 8);
+                v = (v >> s / 2 * 4 & 15 * ones) | (h >> 2 * s & 3 * ones) << 4;
+            } else {
+                memcpy(&v, low + 64 * half + s / 2 * 32 + i, 8);
+                v = v >> s % 2 * 4 & 15 * ones;
+                if (type == TT_Q5_K) {
+                    memcpy(&h, high + i, 8);
+                    v |= (h >> (4 * half + s) & ones) << 4;
+                }
+            }
+            memcpy(out + 32 * s + i, &v, 8);
+        }
+}
+
+/* The small scales of a row's block g, two for each 32 columns. */
+static void put_subs(source *s, int64_t p, int r, int64_t g, const uint8_t *block) {
+    uint8_t *out = s->subs + (p * 2 * s->p.units + 8 * g) * 32 + r;
+    const uint8_t *c = block + (s->dtype == TT_Q6_K ? 192 : s->dtype == TT_Q3_K ? 96 : 4);
+    for (int i = 0; i < 16; i++, out += 16) {
+        if (s->dtype == TT_Q6_K) *out = c[i];
+        else if (s->dtype == TT_Q3_K) *out = (uint8_t)(((i < 8 ? c[i] & 15 : c[i - 8] >> 4) | (c[8 + i % 4] >> i / 4 * 2 & 3) << 4) - 32);
+        else {
+            const int j = i / 2, min = i % 2;
+            *out = (uint8_t)(j < 4 ? c[j + 4 * min] & 63 : (c[j + 4] >> 4 * min & 15) | c[j - 4 + 4 * min] >> 6 << 4);
+        }
+    }
+}
+
 /* 128 columns of a row, from column c on; what the row lacks stays 0. */
 static void take_codes(const source *s, int64_t row, int64_t c, uint8_t out[128]) {
     const int64_t end = least(c + 128, s->p.cols);
     const uint8_t *p = s->data + row * s->row_bytes;
+    if (s->subs) {
+        half_codes(s->dtype, p + c / SUPER * s->block, (int)(c % SUPER / 128), out);
+        return;
+    }
     memset(out, 0, 128);
     if (!s->scales) {
         for (int64_t at = c; at < end; at += 32) block_codes(s->dtype, p + at / 32 * s->block, out + (at - c));
@@ -250,8 +327,9 @@ static void put_scale(source *s, int64_t at, int64_t row, int64_t g) {
     if (s->scales) d = s->scales[row * s->groups + g];
     else {
         const uint8_t *block = s->data + row * s->row_bytes + g * s->block;
-        d = tt__rd16(block);
+        d = tt__rd16(block + (s->dtype == TT_Q3_K ? 108 : s->dtype == TT_Q6_K ? 208 : 0));
         if (s->m) m = tt__rd16(block + 2);
+        if (s->subs) put_subs(s, row / TT_PANEL_ROWS, (int)(row % TT_PANEL_ROWS), g, block);
     }
     if ((d & 0x7c00) == 0x7c00 || (m & 0x7c00) == 0x7c00) atomic_store_explicit(&s->odd, true, memory_order_relaxed);
     s->d[at] = d;
@@ -276,6 +354,7 @@ static void pack_panel(void *arg, int64_t p, int worker) {
     if (rows < TT_PANEL_ROWS || s->groups < s->p.groups) {
         memset(s->d + first, 0, n * sizeof *s->d);
         if (s->m) memset(s->m + first, 0, n * sizeof *s->m);
+        if (s->subs) memset(s->subs + p * s->p.units * TT_PANEL_UNIT, 0, (size_t)s->p.units * TT_PANEL_UNIT);
     }
     for (int64_t r = 0; r < rows; r++)
         for (int64_t g = 0; g < s->groups; g++) put_scale(s, (int64_t)first + g * TT_PANEL_ROWS + r, r0 + r, g);
@@ -302,6 +381,7 @@ tt_status tt__linop_panel_from(tt_ctx *ctx, const tt_linop *op, void *memory, tt
     s.codes = (uint8_t *)(uintptr_t)o->p.codes;
     s.d = (uint16_t *)(uintptr_t)o->p.scales;
     s.m = (uint16_t *)(uintptr_t)o->p.mins;
+    s.subs = (uint8_t *)(uintptr_t)o->p.subs;
     tt__parallel(ctx, tt__panels(op->rows), pack_panel, &s);
     if (atomic_load(&s.odd)) release(&o->op);
     else *out = &o->op;
@@ -317,3 +397,5 @@ void tt__linop_panel_lend(tt_linop *op, void *memory) {
 
 const tt_linop_vtable tt__linop_v_panel = {.name = "panel", .decode = decode, .rowdot = rowdot, .batch = batch, .segments = segments, .load = load,
                                            .describe = describe, .free = release};
+const tt_linop_vtable tt__linop_v_superpanel = {.name = "superpanel", .decode = decode, .rowdot = rowdot, .segments = segments, .load = load, .describe = describe,
+                                                .free = release};

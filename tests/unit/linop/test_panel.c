@@ -13,9 +13,9 @@ static uint8_t *random_blocks(tt_dtype type, int64_t rows, int64_t cols) {
     uint8_t *w = tt__alloc((size_t)(n * t->bytes));
     for (int64_t i = 0; i < n * t->bytes; i++) w[i] = (uint8_t)tt__rng_u64(&rng);
     for (int64_t b = 0; b < n; b++)
-        for (int k = 0; k < (type == TT_Q4_1 ? 2 : 1); k++) {
+        for (int k = 0; k < (type == TT_Q4_1 || type == TT_Q4_K || type == TT_Q5_K ? 2 : 1); k++) {
             const uint16_t h = tt__f32_to_f16((float)(tt__rng_unit(&rng) - 0.5));
-            memcpy(w + b * t->bytes + 2 * k, &h, 2);
+            memcpy(w + b * t->bytes + 2 * k + (type == TT_Q3_K ? 108 : type == TT_Q6_K ? 208 : 0), &h, 2);
         }
     return w;
 }
@@ -144,6 +144,23 @@ static void standard_types(tt_ctx *ctx) {
 }
 TT_CASE(panels_of_standard_types) { on_levels(standard_types); }
 
+static void types_of_small_scales(tt_ctx *ctx) {
+    static const tt_dtype types[] = {TT_Q3_K, TT_Q4_K, TT_Q5_K, TT_Q6_K};
+    static const int64_t shapes[][2] = {{16, 256}, {48, 512}, {250, 768}, {1024, 256}, {330, 1024}};
+    for (int t = 0; t < 4; t++)
+        for (int i = 0; i < 5; i++) {
+            tt_err err = {0};
+            tt_linop *op;
+            uint8_t *w = random_blocks(types[t], shapes[i][0], shapes[i][1]);
+            tt_test_note("%s, %lldx%lld", tt__dtype(types[t])->label, (long long)shapes[i][0], (long long)shapes[i][1]);
+            TT_CHECK_OK(tt__linop_from_bytes(ctx, types[t], w, shapes[i][0], shapes[i][1], &op, &err));
+            op->owned = w;
+            if (shapes[i][0] == 48 || shapes[i][0] == 1024) TT_CHECK_EQ(tt__linop_panel_bytes(op) > 0, ctx->k->super);
+            check_all(ctx, op);
+        }
+}
+TT_CASE(panels_of_small_scales) { on_levels(types_of_small_scales); }
+
 static void own_groups(tt_ctx *ctx) {
     static const int bits[] = {2, 3, 4, 8}, groups[] = {32, 64, 128};
     static const int64_t shapes[][2] = {{16, 64}, {32, 128}, {250, 600}, {160, 1000}, {1, 256}, {96, 1}, {63, 448}};
@@ -158,7 +175,7 @@ TT_CASE(panels_of_groups) { on_levels(own_groups); }
 TT_CASE(what_has_no_panel_stays) {
     tt_ctx *ctx = tt_test_ctx(1, NULL);
     tt_err err = {0};
-    static const tt_dtype types[] = {TT_Q5_0, TT_Q5_1, TT_IQ4_NL, TT_Q4_K, TT_Q6_K, TT_F16, TT_F32};
+    static const tt_dtype types[] = {TT_Q5_0, TT_Q5_1, TT_IQ4_NL, TT_Q2_K, TT_F16, TT_F32};
     uint8_t *w = tt__calloc(1, 32 * 256 * 4);
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         tt_linop *op, *panel;
@@ -185,7 +202,8 @@ TT_CASE(hostile_parameters) {
     static const uint8_t codes[512];
     const tt_segment seg[2] = {{"codes", codes, 512}, {"scales", infinite, 32}};
     static const char *const bad[] = {"", "bits=4,group=64", "bits=5,group=64,grid=half", "bits=4,group=48,grid=half", "bits=4,group=64,grid=most", "bits=4,group=64,grid=",
-                                      "bits=4,group=64,grid=half ", "bits=16,grid=half", ",grid=half", "bits=4,group=64,grid=min"};
+                                      "bits=4,group=64,grid=half ", "bits=16,grid=half", ",grid=half", "bits=4,group=64,grid=min", "bits=6,group=64,grid=single", "bits=4,group=256,grid=offset",
+                                      "bits=4,group=256,grid=single", "bits=6,group=256,grid=single"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         tt_test_note("%s", bad[i]);
         TT_CHECK_FAILS(TT_BADFILE, tt__linop_v_panel.load(ctx, bad[i], 16, 64, seg, 2, &out, &err));
