@@ -37,35 +37,17 @@ static uint64_t row_bytes(const uint64_t *mask, int64_t blocks, int bits) {
 
 /* ------------------------------------------------------------ decoding ---- */
 
-/* The kept values of one block, in column order. */
-static void block_values(const sparse_op *s, int64_t row, int64_t block, const uint8_t *codes, float *value) {
-    uint64_t m = s->mask[row * s->blocks + block];
-    int64_t kept = popcount(m);
-    if (s->bits == 16) {
-        for (int64_t i = 0; i < kept; i++) value[i] = tt__f16_to_f32(tt__rd16(codes + 2 * i));
-        return;
-    }
-    uint8_t q[64];
-    float level[256];
-    tt__stream_unpack(s->bits, codes, kept, q);
-    int64_t i = 0;
-    for (int64_t c = 0; c < 64 && i < kept; c += s->group) {          /* groups inside this block; one group of 64 or 128 covers it */
-        int64_t end = s->group >= 64 ? kept : i + popcount(m >> c & 0xffffffffu);
-        tt__levels(s->bits, s->scales[row * s->groups + (64 * block + c) / s->group], level);
-        for (; i < end; i++) value[i] = level[q[i]];
-    }
+static void decode_f16(const sparse_op *s, int64_t row, int64_t c0, int64_t c1, float *out) {
+    const uint64_t *mask = s->mask + row * s->blocks;
+    const uint8_t *value = s->codes + s->start[row] + row_bytes(mask, c0 / 64, 16);
+    memset(out, 0, (size_t)(c1 - c0) * sizeof(float));
+    for (int64_t b = c0 / 64; 64 * b < c1; b++)
+        for (uint64_t m = mask[b]; m; m &= m - 1, value += 2) out[64 * b - c0 + __builtin_ctzll(m)] = tt__f16_to_f32(tt__rd16(value));
 }
 
 static void decode_row(const sparse_op *s, int64_t row, int64_t c0, int64_t c1, float *out) {
-    const uint64_t *mask = s->mask + row * s->blocks;
-    const uint8_t *codes = s->codes + s->start[row] + row_bytes(mask, c0 / 64, s->bits);
-    memset(out, 0, (size_t)(c1 - c0) * sizeof(float));
-    for (int64_t b = c0 / 64; 64 * b < c1; b++) {
-        float value[64], *next = value;
-        block_values(s, row, b, codes, value);
-        for (uint64_t m = mask[b]; m; m &= m - 1) out[64 * b - c0 + __builtin_ctzll(m)] = *next++;
-        codes += tt__stream_bytes(s->bits, popcount(mask[b]));
-    }
+    if (s->bits == 16) decode_f16(s, row, c0, c1, out);
+    else s->k->decode_sparseq(s->mask + row * s->blocks, s->codes + s->start[row], s->scales + row * s->groups, s->bits, s->group, s->op.cols, c0, c1, out);
 }
 
 static void decode(const tt_linop *op, int64_t r0, int64_t r1, int64_t c0, int64_t c1, float *out, int64_t ld) {
