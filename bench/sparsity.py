@@ -37,8 +37,13 @@ RUN_FORMATS = ("keep", "auto")
 SPARSEQ = ("un50-4", "4of8-4", "un75-4")  # rows that have more than one form to run in
 
 
-def output(cmd, env=None):
-    return subprocess.run(cmd, check=True, capture_output=True, text=True, env=env).stdout
+def output(cmd):
+    return subprocess.run(cmd, check=True, capture_output=True, text=True).stdout
+
+
+def rates(rows):
+    """Of llama-bench's rows, or ours in the same form."""
+    return json.dumps({("prefill" if r["n_prompt"] else "decode") + "_tokens_per_second": r["avg_ts"] for r in json.loads(rows)})
 
 
 class Work:
@@ -101,13 +106,11 @@ class Work:
             self.keep(name, run())
 
     def ours(self, row, isa, fmt):
-        env = dict(os.environ, TRIMTAB_ISA=isa)
-        return output([self.a.speed, self.model(row), "-p", "512", "-n", "128", "-r", "2", "-t", str(self.a.threads), *(["--run-format", fmt] if fmt != "keep" else [])], env)
+        options = ["-p", "512", "-n", "128", "-r", "2", "-t", str(self.a.threads), "-o", "json"]
+        return rates(output([self.a.bin, "bench", "-m", self.model(row), *options, "--isa", isa, "--run-format", fmt, "--no-ceilings", "-q"]))
 
     def peer(self):
-        rows = json.loads(output([self.a.peer, "-m", self.a.peer_model, "-t", str(self.a.threads), "-p", "512", "-n", "128", "-r", "2", "-o", "json"]))
-        s = {("prefill" if r["n_prompt"] else "decode") + "_tokens_per_second": r["avg_ts"] for r in rows}
-        return json.dumps(s)
+        return rates(output([self.a.peer, "-m", self.a.peer_model, "-t", str(self.a.threads), "-p", "512", "-n", "128", "-r", "2", "-o", "json"]))
 
     def speed_round(self, round_):
         if self.a.peer:
@@ -240,7 +243,6 @@ def main():
     p.add_argument("--report", action="store_true")
     p.add_argument("--write", action="store_true")
     p.add_argument("--bin", default=os.path.join(HERE, "build", "trimtab"))
-    p.add_argument("--speed", default=os.path.join(HERE, "build", "bench_speed"))
     w = Work(p.parse_args())
     if not w.a.report:
         work_through(w)

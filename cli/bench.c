@@ -106,6 +106,7 @@ static int check_models(plan *p, int64_t longest) {
         tt_model_options mo = tt_model_default_options();
         tt_model *m = NULL;
         mo.offline = opt_b(p->c, O_offline);
+        mo.stored = true;
         tt_status st = tt_model_open(p->c->ctx, p->models[i], &mo, &m, &err);
         const tt_model_info *info = m ? tt_model_get_info(m) : NULL;
         char got[64], most[64];
@@ -191,8 +192,8 @@ static json_t *row_json(const plan *p, const row *w) {
     put_int(o, "n_batch", (double)r->batch);
     put_int(o, "n_ubatch", (double)r->batch);
     put_int(o, "n_threads", w->threads);
-    put(o, "type_k", j_text(r->type_kv));
-    put(o, "type_v", j_text(r->type_kv));
+    put(o, "type_k", j_text(r->type_k));
+    put(o, "type_v", j_text(r->type_v));
     put_int(o, "n_prompt", (double)w->t.n_prompt);
     put_int(o, "n_gen", (double)w->t.n_gen);
     put_int(o, "n_depth", (double)w->t.n_depth);
@@ -323,6 +324,9 @@ static int run_test(plan *p, test t, void *arg) {
     o.no_warmup = !opt_b(p->c, O_warmup);
     o.numerics = opt_b(p->c, O_exact) ? TT_EXACT : TT_FAST;
     o.expand = opt_b(p->c, O_expand);
+    o.run_format = run_format(opt_s(p->c, O_run_format));
+    o.cache_k = cache_type(opt_s(p->c, O_cache_k));
+    o.cache_v = cache_type(opt_s(p->c, O_cache_v));
     test_name(t, name);
     snprintf(note_text, sizeof note_text, "test %d of %d, %s, %d threads", p->row + 1, p->rows, name, w.threads);
     progress_within(p->done, work_of(p, t), p->work, note_text);

@@ -121,6 +121,7 @@ int generate(generator *g, const int32_t *ids, size_t n, bool stream, char **tex
 void generator_timings(const generator *g);
 int chat_loop(generator *g);
 tt_cache_type cache_type(const char *name);  /* of a --cache-type option; NULL: the library decides */
+tt_run_format run_format(const char *name);
 
 /* ---- help.c, man.c ---- */
 void print_help(const verb_spec *v);         /* NULL: the program */

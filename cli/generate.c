@@ -20,6 +20,8 @@ static int64_t context_size(const cli *c, const tt_model_info *info) {
 }
 
 /* The parser lets no other name through. */
+tt_run_format run_format(const char *name) { return !strcmp(name, "auto") ? TT_RUN_AUTO : !strcmp(name, "expand") ? TT_RUN_EXPAND : TT_RUN_KEEP; }
+
 tt_cache_type cache_type(const char *name) {
     return !name ? TT_CACHE_AUTO : !strcmp(name, "f32") ? TT_CACHE_F32 : !strcmp(name, "f16") ? TT_CACHE_F16 : TT_CACHE_Q8_0;
 }
@@ -44,9 +46,8 @@ static tt_status open_all(generator *g, const char *ref, tt_err *err) {
     cli *c = g->c;
     tt_model_options mo = tt_model_default_options();
     mo.numerics = opt_b(c, O_exact) ? TT_EXACT : TT_FAST;
-    const char *form = opt_s(c, O_run_format);
     mo.expand = opt_b(c, O_expand);
-    mo.run_format = !strcmp(form, "auto") ? TT_RUN_AUTO : !strcmp(form, "expand") ? TT_RUN_EXPAND : TT_RUN_KEEP;
+    mo.run_format = run_format(opt_s(c, O_run_format));
     mo.offline = opt_b(c, O_offline);
     tt_status st = tt_model_open(c->ctx, ref, &mo, &g->model, err);
     if (st == TT_OK && opt_s(c, O_adapter)) st = tt_tab_open(g->model, opt_s(c, O_adapter), &g->tab, err);

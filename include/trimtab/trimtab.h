@@ -414,13 +414,15 @@ typedef struct tt_bench_options {
     bool no_warmup;
     tt_numerics numerics;
     bool expand;
+    tt_run_format run_format;
+    tt_cache_type cache_k, cache_v;
 } tt_bench_options;
 tt_bench_options tt_bench_default_options(void);
 
 typedef struct tt_bench_report {
     char architecture[32], file_type[48];
     uint64_t params, bytes; double bits_per_weight;             /* as tt_model_info */
-    const char *type_kv;         /* "f16" of the cache; static */
+    const char *type_k, *type_v; /* "f16" of the cache; static */
     int64_t batch;               /* most tokens of one pass */
     int repetitions; double *seconds;                           /* of each repetition, [repetitions] */
     double tokens_per_second, deviation;                        /* mean of the repetitions' rates, its sample deviation */

@@ -38,15 +38,6 @@ static tt_status check_options(const tt_bench_options *o, tt_err *err) {
     return TT_OK;
 }
 
-/* Weights are mapped, so a model beyond the memory would open, and then run at the speed of the disk. */
-static tt_status check_memory(tt_ctx *ctx, const tt_model *m, tt_err *err) {
-    tt_machine_info machine;
-    TT_TRY(tt_machine_get_info(ctx, false, &machine, err));
-    TT_FAIL_IF(machine.ram_bytes && m->info.bytes > machine.ram_bytes, err, TT_RESOURCE, "model does not fit into memory|%s|%.1f GiB|at most %.1f GiB of this machine|compress it further", m->path,
-               (double)m->info.bytes / (1 << 30), (double)machine.ram_bytes / (1 << 30));
-    return TT_OK;
-}
-
 static double major_faults(void) {
     struct rusage use;
     getrusage(RUSAGE_SELF, &use);
@@ -57,13 +48,14 @@ static tt_status open_model(bench *b, tt_err *err) {
     tt_model_options mo = tt_model_default_options();
     mo.numerics = b->o->numerics;
     mo.expand = b->o->expand;
+    mo.run_format = b->o->run_format;
     tt__peak_rss_reset();
     b->faults = major_faults();
     b->started = tt__now();
     TT_TRY(tt_model_open(b->ctx, b->o->model, &mo, &b->model, err));
     b->report->open_seconds = tt__now() - b->started;
     TT_FAIL_IF(!b->model->net, err, TT_BADFILE, "cannot run this architecture|%s|%s||`show` and `convert` work on it", b->model->path, b->model->info.architecture);
-    return check_memory(b->ctx, b->model, err);
+    return TT_OK;
 }
 
 static tt_status open_session(bench *b, tt_err *err) {
@@ -74,7 +66,7 @@ static tt_status open_session(bench *b, tt_err *err) {
         need += b->tab->prompt.tokens;
     }
     TT_FAIL_IF(need > model_ctx, err, TT_USAGE, "test is longer than the model's context|%s|%lld positions|at most %lld", b->model->path, (long long)need, (long long)model_ctx);
-    const tt_session_options so = {.size = sizeof so, .n_ctx = need};
+    const tt_session_options so = {.size = sizeof so, .n_ctx = need, .cache_k = b->o->cache_k, .cache_v = b->o->cache_v};
     TT_TRY(tt_session_create(b->model, &so, &b->session, err));
     return b->tab ? tt_session_attach(b->session, b->tab, err) : TT_OK;
 }
@@ -189,7 +181,8 @@ static void describe(const bench *b) {
     r->params = info->params;
     r->bytes = info->bytes;
     r->bits_per_weight = info->bits_per_weight;
-    r->type_kv = tt__kv_name(tt__model_kvtype(b->model));
+    r->type_k = tt__kv_name(tt__cache_kvtype(b->model, b->o->cache_k));
+    r->type_v = tt__kv_name(tt__cache_kvtype(b->model, b->o->cache_v));
     r->batch = tt__session_batch(b->session);
     r->resident_bytes = tt__rss();
     r->peak_rss = tt__peak_rss();

@@ -228,6 +228,16 @@ static tt_status check_vocab(const tt_model *m, tt_err *err) {
     return TT_OK;
 }
 
+/* Weights are mapped, so a model beyond the memory would open, and then run at the speed of the disk. Looking at one and exact work, which is slow anyhow, are possible. */
+static tt_status check_memory(const tt_model *m, tt_err *err) {
+    tt_machine_info machine;
+    if (!m->net || m->opt.stored || m->opt.numerics == TT_EXACT) return TT_OK;
+    TT_TRY(tt_machine_get_info(m->ctx, false, &machine, err));
+    TT_FAIL_IF(machine.ram_bytes && m->info.bytes > machine.ram_bytes, err, TT_RESOURCE, "model does not fit into memory|%s|%.1f GiB|at most %.1f GiB of this machine|compress it further",
+               m->path, (double)m->info.bytes / (1 << 30), (double)machine.ram_bytes / (1 << 30));
+    return TT_OK;
+}
+
 /* Fast runs use the run format; exact ones, and those who only look, the stored operators. */
 static tt_status make_ready(tt_model *m, tt_err *err) {
     if (!m->net || m->opt.numerics != TT_FAST || m->opt.expand || m->opt.stored) return TT_OK;
@@ -249,6 +259,7 @@ tt_status tt_model_open(tt_ctx *ctx, const char *ref, const tt_model_options *op
     TT_TRY_GOTO(tt__is_dir(m->path) || st_file ? open_hf(m, err) : open_gguf(m, err));
     TT_TRY_GOTO(check_vocab(m, err));
     fill_info(m);
+    TT_TRY_GOTO(check_memory(m, err));
     TT_TRY_GOTO(make_ready(m, err));
     *out = m;
     return TT_OK;

@@ -30,6 +30,8 @@ code bench_repeated 0 trimtab bench tiny.gguf -p 4 -p 8 -n 0 -r 1 --no-ceilings 
 check bench_repeated_prompts json "$scratch/out" '[x["n_prompt"] for x in d]==[4,8]'
 code bench_exact 0 trimtab bench tiny.gguf "${few[@]}" --exact --json
 check bench_exact_says json "$scratch/out" 'd[0]["numerics"]=="exact" and d[0]["type_k"]=="f32"'
+code bench_caches 0 trimtab bench tiny.gguf "${few[@]}" -ctk f32 -ctv f16 --run-format auto --json
+check bench_caches_say json "$scratch/out" 'd[0]["type_k"]=="f32" and d[0]["type_v"]=="f16"'
 code bench_cold 0 trimtab bench tiny.gguf -p 16 -n 0 -r 1 --no-warmup --no-ceilings -q --json
 check bench_cold_first json "$scratch/out" 'd[0]["ttft_ns"]>=d[0]["samples_ns"][0]'
 code bench_scalar 0 trimtab bench tiny.gguf "${few[@]}" --isa scalar --json

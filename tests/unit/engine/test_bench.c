@@ -45,7 +45,7 @@ TT_CASE(generation_alone_and_a_cold_start) {
     tt_err err = {0};
     o.n_prompt = 0, o.n_depth = 0, o.no_warmup = true, o.numerics = TT_EXACT;
     TT_CHECK_OK(tt_bench(ctx, &o, &r, &err));
-    TT_CHECK(!strcmp(r->type_kv, "f32"));
+    TT_CHECK(!strcmp(r->type_k, "f32"));
     tt_bench_free_report(r);
     o.n_prompt = 5, o.n_gen = 0, o.repetitions = 1;
     TT_CHECK_OK(tt_bench(ctx, &o, &r, &err));
