@@ -73,10 +73,10 @@ typedef enum tt_numerics {
     TT_EXACT                 /* f32 activations and cache; weights are still decoded from their stored form */
 } tt_numerics;
 
-/* What sparse 4-bit weights run as. The fastest of the forms allowed is found by timing at open. */
+/* What sparse 4-bit weights run as. */
 typedef enum tt_run_format {
-    TT_RUN_KEEP,             /* forms of the stored size */
-    TT_RUN_AUTO,             /* dense 8-bit codes too: more memory */
+    TT_RUN_KEEP,             /* panels of the stored size */
+    TT_RUN_AUTO,             /* what a timing at open finds fastest, dense 8-bit codes too: more memory; a deterministic context keeps */
     TT_RUN_EXPAND            /* dense 8-bit codes */
 } tt_run_format;
 

@@ -5,9 +5,10 @@
  *     dense     8-bit codes with zeros (linop/panel.c)            8 + 16/group: more memory, but nothing to expand; grids of the kept
  *                                                                 weights have no zero, so that 4 bits would not hold them exactly
  *
- * Which is fastest depends on the instruction set and on memory, so it is timed: the largest such matrix in each allowed form, for some
- * milliseconds in all, each time after a walk over the other weights (of 48 MB at most), as decoding walks over them: no memory is needed for it.
- * TT_RUN_KEEP lets rows and panels compete (resident weights stay what the file has), TT_RUN_AUTO all three, TT_RUN_EXPAND is dense.
+ * TT_RUN_KEEP, the default, is panels (resident weights stay what the file has), TT_RUN_EXPAND is dense. TT_RUN_AUTO lets all three compete: which
+ * is fastest depends on the instruction set and on memory, so the largest such matrix is timed in each form, for some milliseconds in all, each time
+ * after a walk over the other weights (of 48 MB at most), as decoding walks over them. Forms round sums differently, so what a clock chooses may
+ * differ in the last digits from one run to the next: a deterministic context never asks the clock, it keeps.
  */
 #include "models/sparse_run.h"
 #include <math.h>
@@ -87,12 +88,12 @@ static tt_status timing_new(timing *t, tt_ctx *ctx, const tt_net *net, const tt_
     return tt__scratch_reserve(ctx, tt__linop_scratch(ctx, op), err);
 }
 
-static tt_status time_forms(tt_ctx *ctx, const tt_net *net, const tt_linop *op, bool dense_too, int *best, tt_err *err) {
+static tt_status time_forms(tt_ctx *ctx, const tt_net *net, const tt_linop *op, int *best, tt_err *err) {
     timing t;
     tt_status st;
     double least = INFINITY;
     TT_TRY_GOTO(timing_new(&t, ctx, net, op, err));
-    for (int form = ROWS; form < (dense_too ? FORMS : DENSE); form++) {
+    for (int form = ROWS; form < FORMS; form++) {
         tt_linop *made = NULL;
         TT_TRY_GOTO(make_form(ctx, op, form, &made, err));
         if (form == ROWS || made) {
@@ -125,9 +126,9 @@ static void give_back(const tt_gguf *source, const tt_linop *op) {
 
 tt_status tt__net_sparse_to_run(tt_ctx *ctx, tt_net *net, const tt_gguf *source, tt_run_format format, tt_err *err) {
     const tt_linop *sample = largest(net);
-    int form = DENSE;
+    int form = format == TT_RUN_EXPAND ? DENSE : PANELS;
     if (!sample) return TT_OK;
-    if (format != TT_RUN_EXPAND) TT_TRY(time_forms(ctx, net, sample, format == TT_RUN_AUTO, &form, err));
+    if (format == TT_RUN_AUTO && !ctx->opt.deterministic) TT_TRY(time_forms(ctx, net, sample, &form, err));
     for (size_t i = 0; i < net->n_weights; i++) {
         tt_weight *w = &net->weights[i];
         tt_linop *made = NULL;
