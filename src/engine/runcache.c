@@ -8,7 +8,7 @@
  *
  * A file that does not say exactly this, or whose checksum differs, is passed over and replaced. It is written beside and renamed, so two
  * processes that build the same one end with one whole file. The folder is kept under a size (TRIMTAB_RUN_CACHE), the least recently used
- * files go first. Small models are repacked in less time than a file costs (LEAST).
+ * files go first. Small models are repacked in less time than a file costs.
  *
  * The operators are copied out of the file into huge pages rather than mapped: a model of 650 MB opens in 0.1 s instead of 0.04, and then decodes
  * a fifth faster than from small pages. Pages of the file are given back as they are read, so there is one copy here too.
@@ -48,7 +48,7 @@ static uint64_t bytes_from(tt__env_id id, uint64_t otherwise) {
     return tt__parse_bytes(text, &bytes) ? bytes : otherwise;
 }
 static uint64_t size_limit(void) { return bytes_from(TT_ENV_RUN_CACHE, 16ull << 30); }
-static uint64_t size_least(void) { return bytes_from(TT_ENV_RUN_CACHE_LEAST, 192ull << 20); }
+static uint64_t size_least(void) { return bytes_from(TT_ENV_RUN_CACHE_LEAST, 64ull << 20); }
 
 /* ------------------------------------------------------------ checksum ---- */
 
