@@ -60,7 +60,10 @@ static int report_json(const cli *c, const checkup *k) {
 }
 
 /* "fma" of a kernel that counts no bytes, and so on: what is nought is left out. */
-static void rate_text(double x, char out[16]) { snprintf(out, 16, x >= 99.95 ? "%.0f" : x > 0 ? "%.1f" : "", x); }
+static void rate_text(double x, char out[16]) {
+    out[0] = 0;
+    if (x > 0) snprintf(out, 16, x >= 99.95 ? "%.0f" : "%.1f", x);
+}
 
 static void kernels_text(const tt_kernel_table *t) {
     printf("\n%-20s %-40s %9s %8s %8s %12s %17s\n", "KERNEL", "", "TIME", "GB/s", "GOP/s", "OF BOUND", "FROM MEMORY");
