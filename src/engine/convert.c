@@ -459,7 +459,11 @@ static tt_status carry_config(const convert *c, tt_gguf_writer *w, tt_err *err) 
     tt__str text = {0};
     if (!c->config) return TT_OK;
     tt__json_write(&text, c->config, JSON_COMPACT | JSON_REAL_PRECISION(17));
-    tt_status st = text.failed || !text.s ? tt__fail(err, TT_RESOURCE, "out of memory|for config.json") : tt__gguf_set_str(w, config_key, text.s, err);
+    tt_status st;
+    if (text.failed || !text.s) st = tt__fail(err, TT_RESOURCE, "out of memory|for config.json");
+    else if (text.n > TT_LIMIT_GGUF_STRING)                             /* such a file could not be read again */
+        st = tt__fail(err, TT_BADFILE, "too large for GGUF metadata|config.json|%zu bytes|at most %llu (GGUF_STRING)", text.n, (unsigned long long)TT_LIMIT_GGUF_STRING);
+    else st = tt__gguf_set_str(w, config_key, text.s, err);
     tt__str_free(&text);
     return st;
 }
