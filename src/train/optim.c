@@ -33,3 +33,10 @@ double tt__lr_linear(int64_t k, int64_t warmup, int64_t total) {
     int64_t span = total - warmup;
     return k >= total ? 0 : (double)(total - k) / (double)(span > 0 ? span : 1);
 }
+
+double tt__lr_cosine(int64_t k, int64_t warmup, int64_t total, double least) {
+    const double pi = 3.14159265358979323846;
+    if (k < warmup) return (double)(k + 1) / (double)warmup;
+    double span = total > warmup ? (double)(total - warmup) : 1, at = (double)(k - warmup) / span;
+    return least + (1 - least) * 0.5 * (1 + cos(pi * (at < 1 ? at : 1)));
+}

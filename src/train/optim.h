@@ -1,4 +1,4 @@
-/* Optimisers and learning-rate schedules for the few trainable numbers of a tab. f32 master values, one thread, fixed order of sums. */
+/* Optimisers and learning-rate schedules for the few trainable numbers of a tab, or the many of a model. f32 master values, fixed order of sums. */
 #ifndef TT_TRAIN_OPTIM_H
 #define TT_TRAIN_OPTIM_H
 #include <stdint.h>
@@ -13,4 +13,6 @@ double tt__clip_norm(float *g, int64_t n, double max);
 
 /* Factor of the base rate for step k = 0 … total-1: (k+1)/warmup up to warmup, then falling linearly so that step `total` would be 0. */
 double tt__lr_linear(int64_t k, int64_t warmup, int64_t total);
+/* The same, falling along half a cosine from 1 at the end of the warm-up to `least` at step `total`. */
+double tt__lr_cosine(int64_t k, int64_t warmup, int64_t total, double least);
 #endif

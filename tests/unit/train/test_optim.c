@@ -49,3 +49,13 @@ TT_CASE(linear_schedule_rises_and_falls) {
     TT_CHECK_NEAR(tt__lr_linear(7, 4, 10), 0.5, 0);
     TT_CHECK_NEAR(tt__lr_linear(0, 1, 1), 1, 0);
 }
+
+TT_CASE(cosine_schedule_rises_and_falls_to_its_least) {
+    TT_CHECK_NEAR(tt__lr_cosine(0, 0, 10, 0.05), 1, 0);
+    TT_CHECK_NEAR(tt__lr_cosine(5, 0, 10, 0.05), 0.525, 1e-12);
+    TT_CHECK_NEAR(tt__lr_cosine(10, 0, 10, 0.05), 0.05, 1e-12);
+    TT_CHECK_NEAR(tt__lr_cosine(12, 0, 10, 0.05), 0.05, 1e-12);
+    TT_CHECK_NEAR(tt__lr_cosine(1, 4, 10, 0), 0.5, 0);
+    TT_CHECK_NEAR(tt__lr_cosine(4, 4, 10, 0), 1, 0);
+    TT_CHECK_NEAR(tt__lr_cosine(0, 3, 3, 0), 1.0 / 3, 1e-15);
+}
