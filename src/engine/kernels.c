@@ -201,14 +201,14 @@ static tt_status block_loops(lab *l, tt_err *err) {
 
 static void group_product(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
     const tt_q8 x = tokens(l, o->T);
-    l->k->rowdot_group(chunk, o->row_bytes, (const uint16_t *)(const void *)(chunk + o->at[1]), COLS / o->group, o->bits, o->group, o->rows, COLS, &x, y, o->rows);
+    l->k->rowdot_group(chunk, o->row_bytes, (const uint16_t *)(const void *)(chunk + o->at[1]), NULL, COLS / o->group, o->bits, o->group, o->rows, COLS, &x, y, o->rows);
 }
 
 static void group_decoder(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
     (void)y;
     const uint16_t *scales = (const uint16_t *)(const void *)(chunk + o->at[1]);
     for (int64_t r = 0; r < o->rows; r++)
-        l->k->decode_group(chunk + r * o->row_bytes, scales + r * (COLS / o->group), o->bits, o->group, COLS, 0, COLS, l->f + r * COLS);
+        l->k->decode_group(chunk + r * o->row_bytes, scales + r * (COLS / o->group), NULL, o->bits, o->group, COLS, 0, COLS, l->f + r * COLS);
 }
 
 static void group_loops(lab *l) {

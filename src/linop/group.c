@@ -1,12 +1,15 @@
-/* group: b-bit codes (2, 3, 4, 8) with one scale per group of 32, 64 or 128 columns of a row; a short last group is a smaller one.
+/* group: b-bit codes (2, 3, 4, 8) with one scale, and a minimum where the grid is one of minima, per group of 32, 64 or 128 columns of a
+ * row; a short last group is a smaller one, so any width gets the bits it was promised.
  *
  *     codes    u8  [rows, row_bytes]     packed by groups as kernels/codes.h says
  *     scales   f16 [rows, groups]        groups = ceil(cols / group)
+ *     mins     f16 [rows, groups]        with grid=min only
  *
  *     w = d (q - 2^(b-1))          sign bit of the scale 0: a grid with a zero level
  *     w = d (q - 2^(b-1) + 1/2)    sign bit 1: a grid without one, symmetric about zero (d itself is never negative)
+ *     w = d q + m                  grid=min: d with its sign, m any
  *
- * Bits per weight: b + 16/group.
+ * Bits per weight: b + 16/group, with minima b + 32/group.
  */
 #include "linop/codes.h"
 
@@ -22,7 +25,7 @@ typedef struct group_op {
     int bits, group;
     int64_t groups, row_bytes;
     const uint8_t *codes;
-    const uint16_t *scales;
+    const uint16_t *scales, *mins;        /* mins: NULL without */
 } group_op;
 
 /* ------------------------------------------------------------ shared with sparseq.c ---- */
@@ -32,11 +35,25 @@ void tt__levels(int bits, uint16_t scale, float *level) {
     for (int q = 0; q < 1 << bits; q++) level[q] = d * ((float)q - offset) + 0.0f;      /* no -0 */
 }
 
+static void levels_from_min(int bits, uint16_t scale, uint16_t min, float *level) {
+    const float d = tt__f16_to_f32(scale), m = tt__f16_to_f32(min);
+    for (int q = 0; q < 1 << bits; q++) level[q] = d * (float)q + m;
+}
+
 tt_status tt__scales_pack(const float *scales, const uint8_t *halfgrid, int64_t n, uint16_t *out, tt_err *err) {
     for (int64_t i = 0; i < n; i++) {
         uint16_t h = tt__f32_to_f16(scales[i]);
         TT_FAIL_IF(h >= 0x7c00, err, TT_FAIL, "scale does not fit a 16-bit float||%g|0 to 65504", (double)scales[i]);   /* negative, infinite, NaN */
         out[i] = (uint16_t)(h | (halfgrid && halfgrid[i] ? 0x8000 : 0));
+    }
+    return TT_OK;
+}
+
+/* Numbers with their sign; -0 becomes 0. */
+static tt_status pack_signed(const float *x, int64_t n, uint16_t *out, tt_err *err) {
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = tt__f32_to_f16(x[i] + 0.0f);
+        TT_FAIL_IF((out[i] & 0x7c00) == 0x7c00, err, TT_FAIL, "scale or minimum does not fit a 16-bit float||%g|at most 65504", (double)x[i]);
     }
     return TT_OK;
 }
@@ -96,11 +113,12 @@ static void decode(const tt_linop *op, int64_t r0, int64_t r1, int64_t c0, int64
     int64_t unit = tt__codes_bytes(g->bits, g->group);
     for (int64_t r = r0; r < r1; r++, out += ld) {
         const uint8_t *codes = g->codes + r * g->row_bytes + c0 / g->group * unit;
-        const uint16_t *scale = g->scales + r * g->groups + c0 / g->group;
-        for (int64_t c = c0; c < c1; c += g->group, codes += unit) {
+        int64_t at = r * g->groups + c0 / g->group;
+        for (int64_t c = c0; c < c1; c += g->group, codes += unit, at++) {
             int64_t n = op->cols - c < g->group ? op->cols - c : g->group;
             tt__codes_unpack(g->bits, codes, n, q);
-            tt__levels(g->bits, *scale++, level);
+            if (g->mins) levels_from_min(g->bits, g->scales[at], g->mins[at], level);
+            else tt__levels(g->bits, g->scales[at], level);
             for (int64_t i = 0; i < n && c + i < c1; i++) out[c - c0 + i] = level[q[i]];
         }
     }
@@ -108,20 +126,28 @@ static void decode(const tt_linop *op, int64_t r0, int64_t r1, int64_t c0, int64
 
 static void rowdot(tt_ctx *ctx, const tt_linop *op, const tt_act *act, int64_t r0, int64_t r1, float *Y, int64_t ldy) {
     const group_op *g = (const group_op *)op;
-    ctx->k->rowdot_group(g->codes + r0 * g->row_bytes, g->row_bytes, g->scales + r0 * g->groups, g->groups, g->bits, g->group, r1 - r0, op->cols, &act->q8,
-                         Y + r0, ldy);
+    ctx->k->rowdot_group(g->codes + r0 * g->row_bytes, g->row_bytes, g->scales + r0 * g->groups, g->mins ? g->mins + r0 * g->groups : NULL, g->groups, g->bits,
+                         g->group, r1 - r0, op->cols, &act->q8, Y + r0, ldy);
 }
 
 static int segments(const tt_linop *op, tt_segment out[8]) {
     const group_op *g = (const group_op *)op;
     out[0] = (tt_segment){"codes", g->codes, (uint64_t)(op->rows * g->row_bytes)};
     out[1] = (tt_segment){"scales", g->scales, (uint64_t)(op->rows * g->groups) * sizeof(uint16_t)};
-    return 2;
+    if (g->mins) out[2] = (tt_segment){"mins", g->mins, (uint64_t)(op->rows * g->groups) * sizeof(uint16_t)};
+    return g->mins ? 3 : 2;
 }
 
 static void describe(const tt_linop *op, char *buf, size_t n) {
     const group_op *g = (const group_op *)op;
-    snprintf(buf, n, "bits=%d,group=%d", g->bits, g->group);
+    snprintf(buf, n, "bits=%d,group=%d%s", g->bits, g->group, g->mins ? ",grid=min" : "");
+}
+
+bool tt__group_view_of(const tt_linop *op, tt__group_view *v) {
+    if (op->v != &tt__linop_v_group) return false;
+    const group_op *g = (const group_op *)op;
+    *v = (tt__group_view){g->bits, g->group, g->groups, g->row_bytes, g->codes, g->scales, g->mins};
+    return true;
 }
 
 static void release(tt_linop *op) {
@@ -143,19 +169,36 @@ static tt_status create(tt_ctx *ctx, int bits, int group, int64_t rows, int64_t 
     return TT_OK;
 }
 
+/* "bits=B,group=G", then ",grid=min" or nothing. */
+static tt_status parse(const char *params, int *bits, int *group, bool *with_mins, tt_err *err) {
+    char text[64];
+    const char *grid = strstr(params, ",grid=");
+    *with_mins = grid && !strcmp(grid, ",grid=min");
+    if (!*with_mins) return tt__params_parse(params, bits, group, err);
+    TT_FAIL_IF((size_t)(grid - params) >= sizeof text, err, TT_BADFILE, "unknown operator parameters||%s|bits=B,group=G,grid=min", params);
+    snprintf(text, sizeof text, "%.*s", (int)(grid - params), params);
+    return tt__params_parse(text, bits, group, err);
+}
+
 static tt_status load(tt_ctx *ctx, const char *params, int64_t rows, int64_t cols, const tt_segment *seg, int n_seg, tt_linop **out, tt_err *err) {
     int bits, group;
+    bool with_mins;
     group_op *g = NULL;
-    const void *codes, *scales;
+    const void *codes, *scales, *mins = NULL;
     *out = NULL;
-    TT_TRY(tt__params_parse(params, &bits, &group, err));
+    TT_TRY(parse(params, &bits, &group, &with_mins, err));
     TT_TRY(create(ctx, bits, group, rows, cols, &g, err));
     tt_status st;
     TT_TRY_GOTO(tt__segment_get(seg, n_seg, "codes", (uint64_t)(rows * g->row_bytes), 1, &codes, err));
     TT_TRY_GOTO(tt__segment_get(seg, n_seg, "scales", (uint64_t)(rows * g->groups), sizeof(uint16_t), &scales, err));
     TT_TRY_GOTO(tt__scales_check(scales, (uint64_t)(rows * g->groups), err));
+    if (with_mins) {
+        TT_TRY_GOTO(tt__segment_get(seg, n_seg, "mins", (uint64_t)(rows * g->groups), sizeof(uint16_t), &mins, err));
+        TT_TRY_GOTO(tt__scales_check(mins, (uint64_t)(rows * g->groups), err));
+    }
     g->codes = codes;
     g->scales = scales;
+    g->mins = mins;
     *out = &g->op;
     return TT_OK;
 done:
@@ -163,7 +206,7 @@ done:
     return st;
 }
 
-tt_status tt__linop_group(tt_ctx *ctx, int bits, int group, const uint8_t *codes, const float *scales, const uint8_t *halfgrid,
+tt_status tt__linop_group(tt_ctx *ctx, int bits, int group, const uint8_t *codes, const float *scales, const uint8_t *halfgrid, const float *mins,
                           int64_t rows, int64_t cols, tt_linop **out, tt_err *err) {
     group_op *g = NULL;
     *out = NULL;
@@ -171,12 +214,16 @@ tt_status tt__linop_group(tt_ctx *ctx, int bits, int group, const uint8_t *codes
     size_t code_bytes = ((size_t)(rows * g->row_bytes) + 63) & ~(size_t)63, n_scales = (size_t)(rows * g->groups);
     tt_status st;
     uint8_t *mem = NULL;
-    TT_TRY_GOTO(tt__new(&mem, 1, code_bytes + n_scales * sizeof(uint16_t), "packed codes", err));
+    TT_TRY_GOTO(tt__new(&mem, 1, code_bytes + n_scales * sizeof(uint16_t) * (mins ? 2 : 1), "packed codes", err));
     g->op.owned = mem;
     g->codes = mem;
     uint16_t *packed = (uint16_t *)(void *)(mem + code_bytes);
     g->scales = packed;
-    TT_TRY_GOTO(tt__scales_pack(scales, halfgrid, (int64_t)n_scales, packed, err));
+    if (mins) {
+        g->mins = packed + n_scales;
+        TT_TRY_GOTO(pack_signed(scales, (int64_t)n_scales, packed, err));
+        TT_TRY_GOTO(pack_signed(mins, (int64_t)n_scales, packed + n_scales, err));
+    } else TT_TRY_GOTO(tt__scales_pack(scales, halfgrid, (int64_t)n_scales, packed, err));
     for (int64_t r = 0; r < rows; r++) {
         uint8_t *p = mem + r * g->row_bytes;
         for (int64_t c = 0; c < cols; c += group) {

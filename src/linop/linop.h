@@ -75,8 +75,9 @@ tt_status tt__linop_encode(tt_ctx *ctx, tt_dtype type, const float *W, int64_t r
 /* The same with an importance per column [cols] (mean squared input), where the type's search can use one; NULL: none. */
 tt_status tt__linop_encode_weighted(tt_ctx *ctx, tt_dtype type, const float *W, const float *importance, int64_t rows, int64_t cols,
                                     tt_linop **out, tt_err *err);
-/* group: codes u8 [rows, cols] in 0 … 2^bits-1, scales [rows, ceil(cols/group)] with kind in `halfgrid` (1: grid without zero). */
-tt_status tt__linop_group(tt_ctx *ctx, int bits, int group, const uint8_t *codes, const float *scales, const uint8_t *halfgrid,
+/* group: codes u8 [rows, cols] in 0 … 2^bits-1, scales [rows, ceil(cols/group)] with kind in `halfgrid` (1: grid without zero), or with mins as
+ * scales lie: w = scale * code + min (halfgrid then does not count). */
+tt_status tt__linop_group(tt_ctx *ctx, int bits, int group, const uint8_t *codes, const float *scales, const uint8_t *halfgrid, const float *mins,
                           int64_t rows, int64_t cols, tt_linop **out, tt_err *err);
 /* sparseq: the same plus keep u8 [rows, cols]; bits 2, 3, 4, 8, or 16 (then values f32 → f16 and codes/scales are NULL). */
 tt_status tt__linop_sparseq(tt_ctx *ctx, int bits, int group, const uint8_t *keep, const uint8_t *codes, const float *scales,

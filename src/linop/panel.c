@@ -6,7 +6,7 @@
  *     subs          [panels][2 units][2][16]         superpanel: small scales, per 32 columns
  *
  *     Q4_0            4 bits, groups of 32, grid offset        Q8_0    8 bits, groups of 32, grid offset, code = weight + 128
- *     Q4_1            4 bits, groups of 32, grid min           group   its bits and groups, grid offset or half
+ *     Q4_1            4 bits, groups of 32, grid min           group   its bits and groups, grid offset, half or min
  *
  * superpanel, below, is the same for types with scales of scales, grids single and pair; where the machine has kernels that gain by it. Products
  * of many rows with it go by decode.
@@ -194,7 +194,7 @@ typedef struct source {
     tt_panel p;
     sizes s;
     const uint8_t *data;                  /* blocks, or codes */
-    const uint16_t *scales;               /* group */
+    const uint16_t *scales, *mins;        /* group; mins or NULL */
     int64_t row_bytes, block, groups;     /* groups: scales of a row */
     tt_dtype dtype;
     uint8_t *codes, *subs;
@@ -217,17 +217,17 @@ static bool find_super(tt_dtype type, int *bits, tt_panel_grid *grid) {
 static bool find_source(const tt_linop *op, source *s) {
     int bits, group = 32;
     tt_panel_grid grid = TT_GRID_OFFSET;
-    tt_segment seg[8];
-    char params[64];
+    tt__group_view v;
     *s = (source){.dtype = op->dtype};
-    if (op->v == &tt__linop_v_group) {
-        op->v->segments(op, seg);
-        op->v->describe(op, params, sizeof params);
-        if (tt__params_parse(params, &bits, &group, NULL) != TT_OK) return false;
-        s->data = seg[0].data;
-        s->scales = seg[1].data;
-        s->groups = (op->cols + group - 1) / group;
-        s->row_bytes = tt__codes_row_bytes(bits, group, op->cols);
+    if (tt__group_view_of(op, &v)) {
+        bits = v.bits;
+        group = v.group;
+        if (v.mins) grid = TT_GRID_MIN;
+        s->data = v.codes;
+        s->scales = v.scales;
+        s->mins = v.mins;
+        s->groups = v.groups;
+        s->row_bytes = v.row_bytes;
     } else if (op->dtype == TT_Q4_0 || op->dtype == TT_Q4_1 || op->dtype == TT_Q8_0) {
         bits = op->dtype == TT_Q8_0 ? 8 : 4;
         if (op->dtype == TT_Q4_1) grid = TT_GRID_MIN;
@@ -324,8 +324,10 @@ static void take_codes(const source *s, int64_t row, int64_t c, uint8_t out[128]
 
 static void put_scale(source *s, int64_t at, int64_t row, int64_t g) {
     uint16_t d, m = 0;
-    if (s->scales) d = s->scales[row * s->groups + g];
-    else {
+    if (s->scales) {
+        d = s->scales[row * s->groups + g];
+        if (s->m) m = s->mins[row * s->groups + g];
+    } else {
         const uint8_t *block = s->data + row * s->row_bytes + g * s->block;
         d = tt__rd16(block + (s->dtype == TT_Q3_K ? 108 : s->dtype == TT_Q6_K ? 208 : 0));
         if (s->m) m = tt__rd16(block + 2);
@@ -370,7 +372,7 @@ tt_status tt__linop_panel_from(tt_ctx *ctx, const tt_linop *op, void *memory, tt
     panel_op *o = NULL;
     *out = NULL;
     if (!find_source(op, &s)) return TT_OK;
-    if (s.scales && has_half_grid(s.scales, op->rows * s.groups)) s.p.grid = TT_GRID_HALF;
+    if (s.scales && !s.mins && has_half_grid(s.scales, op->rows * s.groups)) s.p.grid = TT_GRID_HALF;
     TT_TRY(create(ctx, s.p, s.s, &o, err));
     if (!memory) memory = o->op.owned = tt__alloc((size_t)all_bytes(s.s));
     if (!memory) {

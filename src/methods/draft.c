@@ -3,12 +3,13 @@
  *     what the draft is            auto                              gguf              own
  *     nothing changed              F16                               F16               F16
  *     mask only                    sparseq(bits=16)                  F16               sparseq(bits=16)
- *     codes                        Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 where    the same, or      group(bits, group)
- *                                  they hold them, else group        TT_TARGET
+ *     codes, also with minima      Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 where    the same, or      group(bits, group), with minima
+ *                                  they hold them, else group        TT_TARGET         grid=min; 5 bits: TT_TARGET
  *     mask and codes               slide2(group) where it fits       the same types,   as auto
  *                                  (4 bits), else sparseq            zero as a code
  *
- * A standard block of 32 repeats the scale of its (larger) group; so a group is a multiple of 32 and the row too.
+ * Codes with minima do not go with a mask: zero need not be a level. A standard block of 32 repeats the scale of its (larger) group; so a group
+ * is a multiple of 32 and the row too.
  */
 #include "base/util.h"
 #include "methods/method.h"
@@ -142,11 +143,11 @@ tt_status tt__draft_finish(tt_ctx *ctx, tt_draft *d, const char *format, tt_lino
     if (!d->bits) return finish_plain(ctx, d, gguf, out, err);
     bool standard = standard_type(d, &type) && !(d->keep && d->mins);
     if (standard && (gguf || !(own || d->keep))) return finish_standard(ctx, d, type, out, err);
-    TT_FAIL_IF(gguf || d->mins || d->bits == 5, err, TT_TARGET, "no storage for these codes|%s|%d bits in groups of %d, %s, format=%s|%s", d->name, d->bits, d->group,
-               d->mins ? "asymmetric" : "symmetric", format, d->mins || d->bits == 5 ? "a standard type: rows and groups of whole blocks of 32, not sparse" :
+    TT_FAIL_IF(gguf || (d->mins && d->keep) || d->bits == 5, err, TT_TARGET, "no storage for these codes|%s|%d bits in groups of %d, %s, format=%s|%s", d->name, d->bits, d->group,
+               d->mins ? "asymmetric" : "symmetric", format, (d->mins && d->keep) || d->bits == 5 ? "a standard type: rows and groups of whole blocks of 32, not sparse" :
                "4, 5 or 8 bits on a grid with zero, rows and groups of whole blocks of 32");
     if (d->keep && d->bits == 4 && d->group >= 64 && tt__linop_slide2_fits(d->keep, d->rows, d->cols))
         return tt__linop_slide2(ctx, d->group, d->keep, d->codes, d->scales, d->halfgrid, d->rows, d->cols, out, err);
     if (d->keep) return tt__linop_sparseq(ctx, d->bits, d->group, d->keep, d->codes, d->scales, d->halfgrid, NULL, d->rows, d->cols, out, err);
-    return tt__linop_group(ctx, d->bits, d->group, d->codes, d->scales, d->halfgrid, d->rows, d->cols, out, err);
+    return tt__linop_group(ctx, d->bits, d->group, d->codes, d->scales, d->halfgrid, d->mins, d->rows, d->cols, out, err);
 }

@@ -48,7 +48,7 @@ INLINE void decode(type t, const uint8_t *src, float *dst, int64_t n) {
 #define DECODE(t, name) static void decode_##name(const uint8_t *src, float *dst, int64_t n) { decode(t, src, dst, n); }
 BLOCK_TYPES(DECODE)
 
-static void decode_group(const uint8_t *codes, const uint16_t *scales, int bits, int group, int64_t cols, int64_t c0, int64_t c1, float *dst) {
+static void decode_group(const uint8_t *codes, const uint16_t *scales, const uint16_t *mins, int bits, int group, int64_t cols, int64_t c0, int64_t c1, float *dst) {
     uint8_t unpacked[128];
     const uint8_t *p = codes + c0 / group * tt__codes_bytes(bits, group);
     const float middle = (float)(1 << (bits - 1));
@@ -56,13 +56,14 @@ static void decode_group(const uint8_t *codes, const uint16_t *scales, int bits,
     for (int64_t c = c0; c < c1; c += group) {
         const int64_t n = group < c1 - c ? group : c1 - c;
         const uint16_t scale = scales[c / group];
-        const vf d = v_set1(half_to_f32(scale & 0x7fffu)), offset = v_set1(scale & 0x8000u ? 0.5f - middle : -middle);
+        const vf d = v_set1(half_to_f32(mins ? scale : scale & 0x7fffu)), m = mins ? v_set1(half_to_f32(mins[c / group])) : v_zero();
+        const vf offset = v_set1(mins ? 0.0f : scale & 0x8000u ? 0.5f - middle : -middle);
         tt__codes_unpack(bits, p, n, unpacked);
         p += tt__codes_bytes(bits, n);
         for (int64_t i = 0; i < n; i += 8) {
             const uint16x8_t q = vmovl_u8(vld1_u8(unpacked + i));
-            v_store_n(dst + c - c0 + i, v_fma(d, v_add(vcvtq_f32_u32(vmovl_u16(vget_low_u16(q))), offset), v_zero()), n - i);
-            if (n - i > 4) v_store_n(dst + c - c0 + i + 4, v_fma(d, v_add(vcvtq_f32_u32(vmovl_high_u16(q)), offset), v_zero()), n - i - 4);
+            v_store_n(dst + c - c0 + i, v_fma(d, v_add(vcvtq_f32_u32(vmovl_u16(vget_low_u16(q))), offset), m), n - i);
+            if (n - i > 4) v_store_n(dst + c - c0 + i + 4, v_fma(d, v_add(vcvtq_f32_u32(vmovl_high_u16(q)), offset), m), n - i - 4);
         }
     }
 }

@@ -74,8 +74,18 @@ INLINE void add_codes(sums *a, const int8x16_t q[2], const int8x16_t *keep, grid
     }
 }
 
-static void rowdot_group(const uint8_t *codes, int64_t code_stride, const uint16_t *scales, int64_t scale_stride, int bits, int group, int64_t rows,
-                         int64_t cols, const tt_q8 *x, float *y, int64_t ldy) {
+/* d q + min with q centred: the middle is put into the minimum. */
+INLINE void add_codes_min(sums *a, const int8x16_t q[2], float d, float m, const tt_q8 *x, int64_t t0, int T, int64_t b) {
+    for (int t = 0; t < T; t++) {
+        const int64_t at = (t0 + t) * x->blocks + b;
+        const int8_t *p = x->q + (t0 + t) * x->n_pad + 32 * b;
+        const int32_t dot = vaddvq_s32(dot16(dot16(zero32(), q[0], vld1q_s8(p)), q[1], vld1q_s8(p + 16)));
+        a->m[t] += x->d[at] * (d * (float)dot + m * (float)x->sum[at]);
+    }
+}
+
+static void rowdot_group(const uint8_t *codes, int64_t code_stride, const uint16_t *scales, const uint16_t *mins, int64_t scale_stride, int bits, int group,
+                         int64_t rows, int64_t cols, const tt_q8 *x, float *y, int64_t ldy) {
     uint8_t unpacked[128] = {0};                /* those beyond the end of a row meet activations of 0 */
     const uint8x16_t middle = vdupq_n_u8((uint8_t)(1 << (bits - 1)));
     for (int64_t t = 0; t < x->T; t += MANY)
@@ -85,12 +95,15 @@ static void rowdot_group(const uint8_t *codes, int64_t code_stride, const uint16
             sums a = no_sums();
             for (int64_t c = 0; c < cols; c += group) {
                 const int64_t n = group < cols - c ? group : cols - c;
-                const grid g = grid_of(scales[r * scale_stride + c / group]);
+                const int64_t at = r * scale_stride + c / group;
+                const grid g = grid_of(scales[at]);
+                const float d = half_to_f32(scales[at]), m = mins ? half_to_f32(mins[at]) + d * (float)(1 << (bits - 1)) : 0.0f;
                 tt__codes_unpack(bits, p, n, unpacked);
                 p += tt__codes_bytes(bits, n);
                 for (int64_t i = 0; i < n; i += 32) {
                     const int8x16_t q[2] = {as_signed(vsubq_u8(vld1q_u8(unpacked + i), middle)), as_signed(vsubq_u8(vld1q_u8(unpacked + i + 16), middle))};
-                    add_codes(&a, q, NULL, g, x, t, T, (c + i) / 32);
+                    if (mins) add_codes_min(&a, q, d, m, x, t, T, (c + i) / 32);
+                    else add_codes(&a, q, NULL, g, x, t, T, (c + i) / 32);
                 }
             }
             store_sums(&a, T, y + t * ldy + r, ldy);

@@ -3,26 +3,31 @@
 #include "kernels/half.h"
 #include "kernels/isa.h"
 
-/* The grid of a scale: weight = d * (q + offset), exact in f32 (11 bits times 9). */
-typedef struct grid { float d, offset; } grid;
+/* The grid of a scale: weight = d * (q + offset) + m, one rounding of a product that is exact in f32 (11 bits times 9). */
+typedef struct grid { float d, offset, m; } grid;
 
 static grid grid_of(uint16_t scale, int bits) {
     const float middle = (float)(1 << (bits - 1));
-    return (grid){half_to_f32(scale & 0x7fffu), scale & 0x8000u ? 0.5f - middle : -middle};
+    return (grid){half_to_f32(scale & 0x7fffu), scale & 0x8000u ? 0.5f - middle : -middle, 0.0f};
 }
 
-/* Products with one q8 block or less: dx * d * Σ (2 q + 2 offset) x / 2, the sum in integers. */
+/* With minima the codes count from the minimum, and the scale has a sign of its own. */
+static grid group_grid(const uint16_t *scales, const uint16_t *mins, int64_t g, int bits) {
+    return mins ? (grid){half_to_f32(scales[g]), 0.0f, half_to_f32(mins[g])} : grid_of(scales[g], bits);
+}
+
+/* Products with one q8 block or less: dx * (d * Σ (2 q + 2 offset) x / 2 + m * Σ x), the sums in integers. */
 static float dot_codes(const uint8_t *codes, const uint8_t *keep, int64_t n, grid g, const int8_t *x, float dx) {
     const int twice = (int)(2.0f * g.offset);
-    int32_t s = 0;
+    int32_t s = 0, sum = 0;
     for (int64_t i = 0; i < n; i++)
-        if (!keep || keep[i]) s += (2 * codes[i] + twice) * x[i];
-    return dx * (g.d * (0.5f * (float)s));
+        if (!keep || keep[i]) s += (2 * codes[i] + twice) * x[i], sum += x[i];
+    return dx * (g.d * (0.5f * (float)s) + g.m * (float)sum);
 }
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static void rowdot_group(const uint8_t *codes, int64_t code_stride, const uint16_t *scales, int64_t scale_stride, int bits, int group,
+static void rowdot_group(const uint8_t *codes, int64_t code_stride, const uint16_t *scales, const uint16_t *mins, int64_t scale_stride, int bits, int group,
                          int64_t rows, int64_t cols, const tt_q8 *x, float *y, int64_t ldy) {
     uint8_t unpacked[128];
     for (int64_t r = 0; r < rows; r++) {
@@ -30,7 +35,7 @@ static void rowdot_group(const uint8_t *codes, int64_t code_stride, const uint16
         for (int64_t t = 0; t < x->T; t++) y[t * ldy + r] = 0.0f;
         for (int64_t c = 0; c < cols; c += group) {
             const int64_t n = least(group, cols - c);
-            const grid g = grid_of(scales[r * scale_stride + c / group], bits);
+            const grid g = group_grid(scales, mins, r * scale_stride + c / group, bits);
             tt__codes_unpack(bits, p, n, unpacked);
             p += tt__codes_bytes(bits, n);
             for (int64_t t = 0; t < x->T; t++)
@@ -41,16 +46,16 @@ static void rowdot_group(const uint8_t *codes, int64_t code_stride, const uint16
     }
 }
 
-static void decode_group(const uint8_t *codes, const uint16_t *scales, int bits, int group, int64_t cols, int64_t c0, int64_t c1, float *dst) {
+static void decode_group(const uint8_t *codes, const uint16_t *scales, const uint16_t *mins, int bits, int group, int64_t cols, int64_t c0, int64_t c1, float *dst) {
     uint8_t unpacked[128];
     const uint8_t *p = codes + c0 / group * tt__codes_bytes(bits, group);
     (void)cols;
     for (int64_t c = c0; c < c1; c += group) {
         const int64_t n = least(group, c1 - c);
-        const grid g = grid_of(scales[c / group], bits);
+        const grid g = group_grid(scales, mins, c / group, bits);
         tt__codes_unpack(bits, p, n, unpacked);
         p += tt__codes_bytes(bits, n);
-        for (int64_t i = 0; i < n; i++) dst[c - c0 + i] = g.d * ((float)unpacked[i] + g.offset) + 0.0f;      /* no -0 */
+        for (int64_t i = 0; i < n; i++) dst[c - c0 + i] = g.d * ((float)unpacked[i] + g.offset) + g.m;      /* no -0 */
     }
 }
 

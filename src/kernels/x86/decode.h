@@ -153,8 +153,13 @@ static void decode_q6_k(const uint8_t *p, float *dst, int64_t n) {
 
 /* ---- our own codes ---- */
 
-/* d (q + offset) = d q + d offset; both products are exact, and so is the sum. */
-INLINE void grid_vectors(uint16_t scale, int bits, vf *d, vf *m) {
+/* d (q + offset) = d q + d offset; both products are exact, and so is the sum. With a minimum (of the same group, or NULL): d q + min. */
+INLINE void grid_vectors(uint16_t scale, const uint16_t *min, int bits, vf *d, vf *m) {
+    if (min) {
+        *d = v_set1(_cvtsh_ss(scale));
+        *m = v_set1(_cvtsh_ss(*min));
+        return;
+    }
     const float middle = (float)(1 << (bits - 1)), dd = _cvtsh_ss(scale & 0x7fffu);
     *d = v_set1(dd);
     *m = v_set1(dd * (scale & 0x8000u ? 0.5f - middle : -middle));
@@ -180,39 +185,41 @@ INLINE __m128i group_codes(const uint8_t *p, int bits, int group, int i) {
     return _mm_or_si128(low, bits16(high, 4));
 }
 
-INLINE const uint8_t *decode_groups(const uint8_t *p, const uint16_t *scales, int bits, int group, int64_t groups, float *dst) {
+INLINE const uint8_t *decode_groups(const uint8_t *p, const uint16_t *scales, const uint16_t *mins, int bits, int group, int64_t groups, float *dst) {
     for (int64_t g = 0; g < groups; g++, p += group * bits / 8, dst += group) {
         vf d, m;
-        grid_vectors(scales[g], bits, &d, &m);
+        grid_vectors(scales[g], mins ? mins + g : NULL, bits, &d, &m);
         for (int i = 0; i < group; i += 16) put16u(dst + i, group_codes(p, bits, group, i), d, m);
     }
     return p;
 }
 
-static void decode_group(const uint8_t *codes, const uint16_t *scales, int bits, int group, int64_t cols, int64_t c0, int64_t c1, float *dst) {
+static void decode_group(const uint8_t *codes, const uint16_t *scales, const uint16_t *mins, int bits, int group, int64_t cols, int64_t c0, int64_t c1, float *dst) {
     const int64_t groups = (c1 - c0) / group, rest = (c1 - c0) % group;
     const uint8_t *p = codes + c0 / group * tt__codes_bytes(bits, group);
     (void)cols;
     scales += c0 / group;
+    if (mins) mins += c0 / group;
     switch (bits * 256 + group) {
 #define CASE(b, g) \
-    case (b) * 256 + (g): p = decode_groups(p, scales, b, g, groups, dst); break;
+    case (b) * 256 + (g): p = decode_groups(p, scales, mins, b, g, groups, dst); break;
         CASE(2, 32) CASE(2, 64) CASE(2, 128) CASE(3, 32) CASE(3, 64) CASE(3, 128)
         CASE(4, 32) CASE(4, 64) CASE(4, 128) CASE(8, 32) CASE(8, 64) CASE(8, 128)
 #undef CASE
     }
     dst += groups * group;
     scales += groups;
+    if (mins) mins += groups;
     switch (bits * 256 + rest) {                     /* a short group of 32 or 64 lies as a whole one of that size */
     case 2 * 256: case 3 * 256: case 4 * 256: case 8 * 256: return;
 #define CASE(b, g) \
-    case (b) * 256 + (g): decode_groups(p, scales, b, g, 1, dst); return;
+    case (b) * 256 + (g): decode_groups(p, scales, mins, b, g, 1, dst); return;
         CASE(2, 32) CASE(2, 64) CASE(3, 32) CASE(3, 64) CASE(4, 32) CASE(4, 64) CASE(8, 32) CASE(8, 64)
 #undef CASE
     }
     uint8_t unpacked[128];
     vf d, m;
-    grid_vectors(scales[0], bits, &d, &m);
+    grid_vectors(scales[0], mins, bits, &d, &m);
     tt__codes_unpack(bits, p, rest, unpacked);
     memset(unpacked + rest, 0, (size_t)(128 - rest));
     float tail[128];

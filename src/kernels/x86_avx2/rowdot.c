@@ -256,14 +256,15 @@ INLINE __m256i group_codes(int bits, const uint8_t *p, int group, int i) {
     return bits == 2 ? low : _mm256_or_si256(low, spread_bits(bits_at(p + group / 4 + 4 * i), 4));
 }
 
-/* Codes of eight bits come as signed q - 128, the others as q: what is left of the offset. */
-INLINE block scaled(int bits, __m256i codes, uint16_t scale) {
+/* Codes of eight bits come as signed q - 128, the others as q: what is left of the offset. min: of the group, or NULL. */
+INLINE block scaled(int bits, __m256i codes, uint16_t scale, const uint16_t *min) {
     const float d = _cvtsh_ss(scale & 0x7fffu), middle = bits == 8 ? 0.0f : (float)(1 << (bits - 1));
+    if (min) return (block){codes, v_set1(_cvtsh_ss(scale)), v_set1(_cvtsh_ss(*min) + (bits == 8 ? 128.0f * _cvtsh_ss(scale) : 0.0f))};
     return (block){codes, v_set1(d), v_set1(d * (scale & 0x8000u ? 0.5f - middle : -middle))};
 }
 
 /* Group g of R rows, codes at p; `group` is its length. */
-INLINE void group_step(int bits, int group, const uint8_t *p, int64_t code_stride, const uint16_t *scales, int64_t scale_stride, int64_t b, int R,
+INLINE void group_step(int bits, int group, const uint8_t *p, int64_t code_stride, const uint16_t *scales, const uint16_t *mins, int64_t scale_stride, int64_t b, int R,
                        const tokens *x, int T, vf acc[4][MANY]) {
     const type type_ = type_of_bits(bits);
     for (int i = 0; i < group / 32; i++) {
@@ -271,21 +272,21 @@ INLINE void group_step(int bits, int group, const uint8_t *p, int64_t code_strid
         for (int t = 0; t < T; t++) xv[t] = load_x(type_, x, t, b + i);
         for (int r = 0; r < R; r++) {
             _mm_prefetch((const char *)(p + (r + 4) * code_stride), _MM_HINT_T0);
-            const block v = scaled(bits, group_codes(bits, p + r * code_stride, group, i), scales[r * scale_stride]);
+            const block v = scaled(bits, group_codes(bits, p + r * code_stride, group, i), scales[r * scale_stride], mins ? mins + r * scale_stride : NULL);
             for (int t = 0; t < T; t++) acc[r][t] = block_dot(type_, &v, &xv[t], acc[r][t]);
         }
     }
 }
 
 /* A short group of an unusual length n: unpacked to bytes; x is padded with zeros. */
-INLINE void odd_group(int bits, const uint8_t *p, int64_t n, uint16_t scale, int64_t b, const tokens *x, int T, vf acc[MANY]) {
+INLINE void odd_group(int bits, const uint8_t *p, int64_t n, uint16_t scale, const uint16_t *min, int64_t b, const tokens *x, int T, vf acc[MANY]) {
     const type type_ = type_of_bits(bits);
     uint8_t codes[128];
     memset(codes, 0, sizeof codes);
     tt__codes_unpack(bits, p, n, codes);
     for (int64_t i = 0; 32 * i < n; i++) {
         const __m256i c = load32(codes + 32 * i);
-        const block v = scaled(bits, bits == 8 ? _mm256_xor_si256(c, _mm256_set1_epi8((char)0x80)) : c, scale);
+        const block v = scaled(bits, bits == 8 ? _mm256_xor_si256(c, _mm256_set1_epi8((char)0x80)) : c, scale, min);
         for (int t = 0; t < T; t++) {
             const xblock xv = load_x(type_, x, t, b + i);
             acc[t] = block_dot(type_, &v, &xv, acc[t]);
@@ -293,24 +294,25 @@ INLINE void odd_group(int bits, const uint8_t *p, int64_t n, uint16_t scale, int
     }
 }
 
-INLINE void group_rows(int bits, int group, const uint8_t *codes, int64_t code_stride, const uint16_t *scales, int64_t scale_stride, int64_t cols,
-                       int R, const tokens *x, int T, float *y, int64_t ldy) {
+INLINE void group_rows(int bits, int group, const uint8_t *codes, int64_t code_stride, const uint16_t *scales, const uint16_t *mins, int64_t scale_stride,
+                       int64_t cols, int R, const tokens *x, int T, float *y, int64_t ldy) {
     const int64_t whole = cols / group, rest = cols % group, per = group / 32;
     vf acc[4][MANY];
     clear_sums(acc, R, T);
-    for (int64_t g = 0; g < whole; g++, codes += group * bits / 8, scales++)
-        group_step(bits, group, codes, code_stride, scales, scale_stride, g * per, R, x, T, acc);
-    if (rest == 64) group_step(bits, 64, codes, code_stride, scales, scale_stride, whole * per, R, x, T, acc);
-    else if (rest == 32) group_step(bits, 32, codes, code_stride, scales, scale_stride, whole * per, R, x, T, acc);
+    for (int64_t g = 0; g < whole; g++, codes += group * bits / 8, scales++, mins = mins ? mins + 1 : NULL)
+        group_step(bits, group, codes, code_stride, scales, mins, scale_stride, g * per, R, x, T, acc);
+    if (rest == 64) group_step(bits, 64, codes, code_stride, scales, mins, scale_stride, whole * per, R, x, T, acc);
+    else if (rest == 32) group_step(bits, 32, codes, code_stride, scales, mins, scale_stride, whole * per, R, x, T, acc);
     else if (rest)
-        for (int r = 0; r < R; r++) odd_group(bits, codes + r * code_stride, rest, scales[r * scale_stride], whole * per, x, T, acc[r]);
+        for (int r = 0; r < R; r++) odd_group(bits, codes + r * code_stride, rest, scales[r * scale_stride], mins ? mins + r * scale_stride : NULL, whole * per, x, T, acc[r]);
     store_sums(acc, R, T, y, ldy);
 }
 
-static void rowdot_group(const uint8_t *codes, int64_t code_stride, const uint16_t *scales, int64_t scale_stride, int bits, int group,
+static void rowdot_group(const uint8_t *codes, int64_t code_stride, const uint16_t *scales, const uint16_t *mins, int64_t scale_stride, int bits, int group,
                          int64_t rows, int64_t cols, const tt_q8 *x, float *y, int64_t ldy) {
 #define BODY(b, g, R, T) \
-    group_rows(b, g, codes + r * code_stride, code_stride, scales + r * scale_stride, scale_stride, cols, R, &xt, T, y + t0 * ldy + r, ldy)
+    group_rows(b, g, codes + r * code_stride, code_stride, scales + r * scale_stride, mins ? mins + r * scale_stride : NULL, scale_stride, cols, R, &xt, T, \
+               y + t0 * ldy + r, ldy)
 #define BODY_2_32(R, T) BODY(2, 32, R, T)
 #define BODY_2_64(R, T) BODY(2, 64, R, T)
 #define BODY_2_128(R, T) BODY(2, 128, R, T)

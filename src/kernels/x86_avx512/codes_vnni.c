@@ -50,7 +50,7 @@ static const layout *layout_for(int slot, int bits, int group, int cols) {
     return l;
 }
 
-typedef struct group_row { const uint8_t *codes; const uint16_t *scales; } group_row;
+typedef struct group_row { const uint8_t *codes; const uint16_t *scales, *mins; } group_row;      /* mins or NULL */
 
 /* Codes 64 j … of the chunk, a: its bytes. */
 INLINE __m512i unpack64(const layout *l, int bits, int j, __m512i a) {
@@ -62,7 +62,7 @@ INLINE __m512i unpack64(const layout *l, int bits, int j, __m512i a) {
     return _mm512_mask_add_epi8(low, _mm512_test_epi8_mask(high, _mm512_loadu_si512(l->plane_bit + 64 * j)), low, _mm512_set1_epi8(4));
 }
 
-INLINE wide load_group(const layout *l, int bits, int full, const uint8_t *p, const uint16_t *scales) {
+INLINE wide load_group(const layout *l, int bits, int full, const uint8_t *p, const uint16_t *scales, const uint16_t *mins) {
     const float middle = (float)(1 << (bits - 1));
     wide w;
     if (bits == 8) {
@@ -73,14 +73,15 @@ INLINE wide load_group(const layout *l, int bits, int full, const uint8_t *p, co
         w.c0 = unpack64(l, bits, 0, a);
         w.c1 = unpack64(l, bits, 1, a);
     }
-    /* scales → |d| and d * offset of each 32-column block */
-    const __m128i h = _mm_maskz_loadu_epi16((__mmask8)((1 << l->scales) - 1), scales);
-    const __m128 d = _mm_cvtph_ps(_mm_and_si128(h, _mm_set1_epi16(0x7fff)));
+    /* scales → |d| and d * offset of each 32-column block; with minima d and the minimum */
+    const __mmask8 present = (__mmask8)((1 << l->scales) - 1);
+    const __m128i h = _mm_maskz_loadu_epi16(present, scales);
+    const __m128 d = _mm_cvtph_ps(mins ? h : _mm_and_si128(h, _mm_set1_epi16(0x7fff)));
     const __m128 half_grid = _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(h), 16));      /* its sign bit */
     const __m128 offset = _mm_blendv_ps(_mm_set1_ps(-middle), _mm_set1_ps(0.5f - middle), half_grid);
     const __m128i which = _mm_loadu_si128((const __m128i *)l->block_scale);
     const __m128 s = _mm_permutevar_ps(d, which);
-    w.m = _mm_permutevar_ps(_mm_mul_ps(d, offset), which);
+    w.m = _mm_permutevar_ps(mins ? _mm_cvtph_ps(_mm_maskz_loadu_epi16(present, mins)) : _mm_mul_ps(d, offset), which);
     w.s0 = spread_pair(s, 0);
     w.s1 = spread_pair(s, 2);
     return w;
@@ -94,7 +95,7 @@ INLINE void group_step(const layout *l, int bits, int full, group_row w, int64_t
         const uint8_t *p = w.codes + r * code_stride;
         _mm_prefetch((const char *)(p + 4 * code_stride), _MM_HINT_T0);
         if (bits == 8) _mm_prefetch((const char *)(p + 4 * code_stride + 64), _MM_HINT_T0);
-        const wide v = load_group(l, bits, full, p, w.scales + r * scale_stride);
+        const wide v = load_group(l, bits, full, p, w.scales + r * scale_stride, w.mins ? w.mins + r * scale_stride : NULL);
         for (int t = 0; t < T; t++) acc[r][t] = wide_dot(&v, &xv[t], 1, acc[r][t]);
     }
 }
@@ -109,6 +110,7 @@ INLINE void group_rows(int bits, int group, group_row w, int64_t code_stride, in
         group_step(l, bits, 1, w, code_stride, scale_stride, R, x, T, c / 32, 4, acc);
         w.codes += 16 * bits;
         w.scales += l->scales;
+        if (w.mins) w.mins += l->scales;
     }
     if (c < cols) {
         const layout *last = layout_for(1, bits, group, (int)(cols - c));
@@ -117,11 +119,11 @@ INLINE void group_rows(int bits, int group, group_row w, int64_t code_stride, in
     store_sums(acc, R, T, y, ldy);
 }
 
-static void rowdot_group(const uint8_t *codes, int64_t code_stride, const uint16_t *scales, int64_t scale_stride, int bits, int group,
+static void rowdot_group(const uint8_t *codes, int64_t code_stride, const uint16_t *scales, const uint16_t *mins, int64_t scale_stride, int bits, int group,
                          int64_t rows, int64_t cols, const tt_q8 *x, float *y, int64_t ldy) {
 #define BODY(b, R, T)                                                                                                                 \
-    group_rows(b, group, (group_row){codes + r * code_stride, scales + r * scale_stride}, code_stride, scale_stride, cols, R, &xt, T, \
-               y + t0 * ldy + r, ldy)
+    group_rows(b, group, (group_row){codes + r * code_stride, scales + r * scale_stride, mins ? mins + r * scale_stride : NULL},       \
+               code_stride, scale_stride, cols, R, &xt, T, y + t0 * ldy + r, ldy)
 #define BODY2(R, T) BODY(2, R, T)
 #define BODY3(R, T) BODY(3, R, T)
 #define BODY4(R, T) BODY(4, R, T)

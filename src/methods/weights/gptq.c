@@ -5,12 +5,12 @@
  *                     groups of neighbours, so their scales are fitted beforehand (static_groups): no index per column is stored. At 3 bits
  *                     it takes the perplexity of a 135 M model from 47 to 35, so it is the default
  *     sequential      the paper's "true sequential": q k v, then o, then gate up, then down, each from inputs that the rounded ones before it give
- *     sym = false     scale and minimum: Q4_1, Q5_1
+ *     sym = false     scale and minimum: Q4_1, Q5_1, or our group operator with minima
  *
  * Stored as Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 where format=auto or gguf (llama.cpp loads it), as our group operator otherwise. A mask that an
  * earlier method of the recipe left is kept to.
  *
- * Cost: as sparsegpt; b + 16/group bits per weight (standard types: + 16/32, asymmetric + 32/32).
+ * Cost: as sparsegpt; b + 16/group bits per weight (standard types: + 16/32); twice the scales where there are minima.
  */
 #include "methods/weights/obs.h"
 #include <math.h>
@@ -18,7 +18,7 @@
 static const tt_knob knobs[] = {
     {"bits", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "2|3|4|5|8", "4", NULL, "bits of a code"},
     {"group", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "32|64|128|row", "64", NULL, "columns that share a scale"},
-    {"sym", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", NULL, "symmetric grid; false: scale and minimum (4 and 5 bits)"},
+    {"sym", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", NULL, "symmetric grid; false: scale and minimum"},
     {"mse", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", NULL, "search the scale for the least squared error; false: nothing clips"},
     {"act_order", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", NULL, "round the columns with the largest inputs first (implies static_groups)"},
     {"static_groups", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", "act_order=false", "fit all scales to the original weights"},
@@ -33,8 +33,8 @@ static tt_status applies(const tt_net *net, const tt_knobs *k, tt_err *err) {
     int64_t bits = tt__knob_i(k, "bits");
     bool gguf = !strcmp(tt__knob_s(k, "format"), "gguf"), own = !strcmp(tt__knob_s(k, "format"), "own"), sym = tt__knob_b(k, "sym");
     int64_t group = strcmp(tt__knob_s(k, "group"), "row") ? tt__knob_i(k, "group") : 0;
-    TT_FAIL_IF(!sym && bits != 4 && bits != 5, err, TT_USAGE, "asymmetric codes have no storage|gptq, sym|false with %lld bits|4 or 5 bits", (long long)bits);
-    TT_FAIL_IF(own && (!sym || bits == 5), err, TT_USAGE, "our group operator is symmetric, of 2, 3, 4 or 8 bits|gptq, format|own");
+    TT_FAIL_IF(gguf && !sym && bits == 8, err, TT_USAGE, "no standard type holds these codes|gptq, format|gguf with 8 bits and minima|4 or 5 bits");
+    TT_FAIL_IF(own && bits == 5, err, TT_USAGE, "our group operator has 2, 3, 4 or 8 bits|gptq, format|own");
     TT_FAIL_IF(gguf && bits < 4, err, TT_USAGE, "no standard type holds these codes|gptq, format|gguf with %lld bits|4, 5 or 8", (long long)bits);
     TT_FAIL_IF(group > tt__knob_i(k, "block"), err, TT_USAGE, "group is larger than the block of columns|gptq, block|%lld|at least %lld",
                (long long)tt__knob_i(k, "block"), (long long)group);

@@ -252,7 +252,7 @@ double tt__grid_cost(const tt_knobs *k, int64_t cols, int bits, bool sym, double
     int group;
     tt__group_columns(k, cols, &group);
     double scales = 16.0 * (double)((cols + group - 1) / group) / (double)cols;
-    bool standard = strcmp(format, "own") && bits >= 4 && cols % 32 == 0 && !(density > 0 && strcmp(format, "gguf"));
+    bool standard = strcmp(format, "own") && (bits == 4 || bits == 5 || (bits == 8 && sym)) && cols % 32 == 0 && !(density > 0 && strcmp(format, "gguf"));
     if (standard) return bits + (sym ? 0.5 : 1.0);
-    return (density > 0 ? tt__sparse_cost(density, bits, cols) : bits) + scales;
+    return (density > 0 ? tt__sparse_cost(density, bits, cols) : bits) + (sym ? scales : 2 * scales);
 }

@@ -16,7 +16,7 @@ static const tt_knob knobs[] = {
     {"importance", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", "type!=none", "weight the type's search by the mean squared inputs (needs calibration data)"},
     {"bits", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "2|3|4|5|8", "4", "type=none", "bits of a code"},
     {"group", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "32|64|128|row", "64", "type=none", "columns that share a scale"},
-    {"sym", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", "type=none", "symmetric grid; false: scale and minimum (4 and 5 bits)"},
+    {"sym", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", "type=none", "symmetric grid; false: scale and minimum"},
     {"mse", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", "type=none", "search the scale for the least squared error; false: nothing clips"},
     {"format", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "auto|gguf|own", "auto", "type=none", "storage: standard types where they fit, always, or never"},
 };

@@ -190,36 +190,42 @@ static uint16_t *random_scales(int64_t n) {
     return s;
 }
 
-typedef struct grouped { int64_t stride, scale_stride; uint8_t *codes; uint16_t *scales; } grouped;
+typedef struct grouped { int64_t stride, scale_stride; uint8_t *codes; uint16_t *scales, *mins; } grouped;
 
-static grouped random_group(int bits, int group, int64_t rows, int64_t cols) {
+static grouped random_group(int bits, int group, bool with_mins, int64_t rows, int64_t cols) {
     grouped g = {.stride = tt__codes_row_bytes(bits, group, cols), .scale_stride = (cols + group - 1) / group};
     g.codes = guard((size_t)(rows * g.stride));
     g.scales = random_scales(rows * g.scale_stride);
+    g.mins = with_mins ? random_scales(rows * g.scale_stride) : NULL;
     for (int64_t i = 0; i < rows * g.stride; i++) g.codes[i] = (uint8_t)tt__rng_u64(&rng);
     return g;
 }
 
-static void one_group(int bits, int group, int64_t rows, int64_t cols, int64_t T) {
-    const grouped g = random_group(bits, group, rows, cols);
+static void one_grid(int bits, int group, bool with_mins, int64_t rows, int64_t cols, int64_t T) {
+    const grouped g = random_group(bits, group, with_mins, rows, cols);
     const int64_t ldy = rows + 1;
     float *want = guard((size_t)(rows * cols) * 4), *got = guard((size_t)cols * 4), *y = guard((size_t)((T - 1) * ldy + rows) * 4), *plain;
     const tt_q8 x = random_q8(T, cols, &plain);
     for (int64_t r = 0; r < rows; r++)
-        level("scalar")->decode_group(g.codes + r * g.stride, g.scales + r * g.scale_stride, bits, group, cols, 0, cols, want + r * cols);
+        level("scalar")->decode_group(g.codes + r * g.stride, g.scales + r * g.scale_stride, with_mins ? g.mins + r * g.scale_stride : NULL, bits, group, cols, 0, cols, want + r * cols);
     FOR_EACH_LEVEL(k) {
-        tt_test_note("%d bits, group %d, %s, %lld x %lld, T %lld", bits, group, k->isa, (long long)rows, (long long)cols, (long long)T);
+        tt_test_note("%d bits, group %d, mins %d, %s, %lld x %lld, T %lld", bits, group, with_mins, k->isa, (long long)rows, (long long)cols, (long long)T);
         for (int64_t c0 = 0; c0 < cols; c0 += group) {
             fill_nan(got, (size_t)cols);
-            k->decode_group(g.codes, g.scales, bits, group, cols, c0, cols, got + c0);
+            k->decode_group(g.codes, g.scales, g.mins, bits, group, cols, c0, cols, got + c0);
             TT_CHECK(!memcmp(got + c0, want + c0, (size_t)(cols - c0) * 4));
         }
         fill_nan(y, (size_t)((T - 1) * ldy + rows));
-        k->rowdot_group(g.codes, g.stride, g.scales, g.scale_stride, bits, group, rows, cols, &x, y, ldy);
+        k->rowdot_group(g.codes, g.stride, g.scales, g.mins, g.scale_stride, bits, group, rows, cols, &x, y, ldy);
         check_rowdot(y, ldy, want, cols, rows, cols, &x);
         for (int64_t l = 0; l + 1 < T; l++) TT_CHECK(isnan(y[l * ldy + rows]));
     }
     release_all();
+}
+
+static void one_group(int bits, int group, int64_t rows, int64_t cols, int64_t T) {
+    one_grid(bits, group, false, rows, cols, T);
+    one_grid(bits, group, true, rows, cols, T);
 }
 
 TT_CASE(groups_of_every_length) {

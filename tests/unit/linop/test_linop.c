@@ -14,10 +14,10 @@ static float *random_matrix(int64_t n, uint64_t seed) {
 }
 
 /* A quantized matrix and its values by the definition of the grids. */
-typedef struct sample { int bits, group; int64_t rows, cols, groups; uint8_t *codes, *keep, *half; float *scales, *W; } sample;
+typedef struct sample { int bits, group; int64_t rows, cols, groups; uint8_t *codes, *keep, *half; float *scales, *mins, *W; } sample;
 
 static sample make_sample(int bits, int group, int64_t rows, int64_t cols, double density, uint64_t seed) {
-    sample s = {bits, group, rows, cols, (cols + group - 1) / group, NULL, NULL, NULL, NULL, NULL};
+    sample s = {bits, group, rows, cols, (cols + group - 1) / group, NULL, NULL, NULL, NULL, NULL, NULL};
     tt__rng r;
     tt__rng_seed(&r, seed);
     s.codes = tt__alloc((size_t)(rows * cols));
@@ -39,7 +39,21 @@ static sample make_sample(int bits, int group, int64_t rows, int64_t cols, doubl
     return s;
 }
 
+/* The same codes on a grid of minima; scales of either sign. */
+static void add_mins(sample *s) {
+    s->mins = tt__alloc((size_t)(s->rows * s->groups) * sizeof(float));
+    for (int64_t i = 0; i < s->rows * s->groups; i++) {
+        s->mins[i] = tt__f16_to_f32(tt__f32_to_f16((float)(i % 7) * 0.11f - 0.3f));
+        if (i % 3 == 0) s->scales[i] = -s->scales[i];
+    }
+    for (int64_t i = 0; i < s->rows * s->cols; i++) {
+        int64_t g = i / s->cols * s->groups + i % s->cols / s->group;
+        s->W[i] = s->scales[g] * (float)s->codes[i] + s->mins[g];
+    }
+}
+
 static void free_sample(sample *s) {
+    tt__free(s->mins);
     tt__free(s->codes);
     tt__free(s->keep);
     tt__free(s->half);
@@ -128,7 +142,7 @@ static void check_round_trip(tt_ctx *ctx, const tt_linop *op, const float *W) {
         TT_CHECK_FAILS(TT_BADFILE, op->v->load(ctx, params, op->rows, op->cols, bad, n, &again, &err));
     }
     static const char *const wrong[] = {"", "bits=", "bits=4,group=", "bits=7,group=64", "bits=4,group=48", "bits=4,group=64 ", "bits=+4,group=64", "bits=-4,group=64",
-                                        "bits=99999999999,group=64", "type=Q9_9", "type=", "bits=16,group=64"};
+                                        "bits=99999999999,group=64", "bits=4,group=64,grid=", "bits=4,group=64,grid=minimal", "bits=4,group=64,grid=min,", ",grid=min", "type=Q9_9", "type=", "bits=16,group=64"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) TT_CHECK_FAILS(TT_BADFILE, op->v->load(ctx, wrong[i], op->rows, op->cols, seg, n, &again, &err));
     TT_CHECK_FAILS(TT_BADFILE, op->v->load(ctx, params, op->rows + 1, op->cols, seg, n, &again, &err));
     TT_CHECK_FAILS(TT_BADFILE, op->v->load(ctx, params, 0, op->cols, seg, n, &again, &err));
@@ -207,13 +221,23 @@ TT_CASE(group) {
                 sample s = make_sample(bits[b], groups[g], 37, cols[c], 1.1, 100 + c);
                 tt_linop *op;
                 tt_test_note("bits %d, group %d, cols %lld", bits[b], groups[g], (long long)cols[c]);
-                TT_CHECK_OK(tt__linop_group(ctx, s.bits, s.group, s.codes, s.scales, s.half, s.rows, s.cols, &op, &err));
+                TT_CHECK_OK(tt__linop_group(ctx, s.bits, s.group, s.codes, s.scales, s.half, NULL, s.rows, s.cols, &op, &err));
                 check_values(op, s.W);
                 TT_CHECK_EQ(tt__linop_bytes(op), (uint64_t)(37 * (tt__codes_row_bytes(s.bits, s.group, s.cols) + 2 * s.groups)));
                 check_products(ctx, op, 1, false);
                 check_products(ctx, op, 1, true);
                 check_products(ctx, op, 8, true);
                 check_products(ctx, op, 9, true);
+                if (c < 3) check_round_trip(ctx, op, s.W);
+                tt__linop_free(op);
+                add_mins(&s);
+                TT_CHECK_OK(tt__linop_group(ctx, s.bits, s.group, s.codes, s.scales, NULL, s.mins, s.rows, s.cols, &op, &err));
+                check_values(op, s.W);
+                TT_CHECK_EQ(tt__linop_bytes(op), (uint64_t)(37 * (tt__codes_row_bytes(s.bits, s.group, s.cols) + 4 * s.groups)));
+                for (int64_t T = 1; T <= 9; T += 4) {
+                    check_products(ctx, op, T, false);
+                    check_products(ctx, op, T, true);
+                }
                 if (c < 3) check_round_trip(ctx, op, s.W);
                 tt__linop_free(op);
                 free_sample(&s);
@@ -374,7 +398,7 @@ TT_CASE(scales_must_be_storable) {
     tt_linop *op;
     for (int i = 0; i < 4; i++) {
         s.scales[1] = bad[i];
-        TT_CHECK_FAILS(TT_FAIL, tt__linop_group(ctx, 4, 64, s.codes, s.scales, s.half, 3, 64, &op, &err));
+        TT_CHECK_FAILS(TT_FAIL, tt__linop_group(ctx, 4, 64, s.codes, s.scales, s.half, NULL, 3, 64, &op, &err));
         TT_CHECK_FAILS(TT_FAIL, tt__linop_sparseq(ctx, 4, 64, s.keep, s.codes, s.scales, s.half, NULL, 3, 64, &op, &err));
     }
     free_sample(&s);
@@ -427,7 +451,7 @@ TT_CASE(no_memory) {
         uint64_t before = tt__mem_now();
         tt__fault_set(TT_FAULT_ALLOC, k, TT_FAULT_ONCE);
         tt_status st = tt__linop_sparseq(ctx, 4, 64, s.keep, s.codes, s.scales, s.half, NULL, s.rows, s.cols, &op, &err);
-        if (st == TT_OK) tt__linop_free(op), st = tt__linop_group(ctx, 4, 64, s.codes, s.scales, s.half, s.rows, s.cols, &op, &err);
+        if (st == TT_OK) tt__linop_free(op), st = tt__linop_group(ctx, 4, 64, s.codes, s.scales, s.half, NULL, s.rows, s.cols, &op, &err);
         if (st == TT_OK) tt__linop_free(op), st = tt__linop_encode(ctx, TT_Q8_0, s.W, s.rows, s.cols, &op, &err);
         if (st == TT_OK) tt__linop_free(op);
         bool fired = tt__fault_fired();

@@ -20,20 +20,24 @@ static uint8_t *random_blocks(tt_dtype type, int64_t rows, int64_t cols) {
     return w;
 }
 
-static tt_linop *random_group(tt_ctx *ctx, int bits, int group, bool half, int64_t rows, int64_t cols) {
+enum { OFFSET, HALF, MIN };
+static tt_linop *random_group(tt_ctx *ctx, int bits, int group, int grid, int64_t rows, int64_t cols) {
     tt_err err = {0};
     const int64_t groups = (cols + group - 1) / group;
     uint8_t *codes = tt__alloc((size_t)(rows * cols)), *kind = tt__calloc((size_t)(rows * groups), 1);
-    float *scales = tt__alloc((size_t)(rows * groups) * sizeof *scales);
+    float *scales = tt__alloc((size_t)(rows * groups) * sizeof *scales), *mins = tt__alloc((size_t)(rows * groups) * sizeof *mins);
     tt_linop *op;
     for (int64_t i = 0; i < rows * cols; i++) codes[i] = (uint8_t)tt__rng_below(&rng, 1u << bits);
     for (int64_t i = 0; i < rows * groups; i++) {
         scales[i] = i % 7 == 3 ? 0 : (float)tt__rng_unit(&rng);
-        kind[i] = half && tt__rng_below(&rng, 2);
+        kind[i] = grid == HALF && tt__rng_below(&rng, 2);
+        mins[i] = i % 5 == 2 ? 0 : (float)tt__rng_unit(&rng) - 0.5f;
+        if (grid == MIN && i % 3 == 1) scales[i] = -scales[i];
     }
-    TT_CHECK_OK(tt__linop_group(ctx, bits, group, codes, scales, kind, rows, cols, &op, &err));
+    TT_CHECK_OK(tt__linop_group(ctx, bits, group, codes, scales, kind, grid == MIN ? mins : NULL, rows, cols, &op, &err));
     tt__free(codes);
     tt__free(scales);
+    tt__free(mins);
     tt__free(kind);
     return op;
 }
@@ -164,10 +168,10 @@ TT_CASE(panels_of_small_scales) { on_levels(types_of_small_scales); }
 static void own_groups(tt_ctx *ctx) {
     static const int bits[] = {2, 3, 4, 8}, groups[] = {32, 64, 128};
     static const int64_t shapes[][2] = {{16, 64}, {32, 128}, {250, 600}, {160, 1000}, {1, 256}, {96, 1}, {63, 448}};
-    for (int i = 0; i < 24; i++)
+    for (int i = 0; i < 36; i++)
         for (int k = 0; k < 7; k++) {
             tt_test_note("%d bits, groups of %d, %lldx%lld", bits[i % 4], groups[i / 4 % 3], (long long)shapes[k][0], (long long)shapes[k][1]);
-            check_all(ctx, random_group(ctx, bits[i % 4], groups[i / 4 % 3], i >= 12, shapes[k][0], shapes[k][1]));
+            check_all(ctx, random_group(ctx, bits[i % 4], groups[i / 4 % 3], i / 12, shapes[k][0], shapes[k][1]));
         }
 }
 TT_CASE(panels_of_groups) { on_levels(own_groups); }

@@ -254,7 +254,7 @@ TT_CASE(wanda_textbook) {
 /* Every weight sits on the level of its grid that is nearest to it. */
 TT_CASE(rtn_rounds_to_the_nearest_level) {
     static const char *const recipes[] = {"rtn(bits=4)", "rtn(bits=3,group=32)", "rtn(bits=2,group=128)", "rtn(bits=4,format=own)", "rtn(bits=8)", "rtn(bits=5,sym=false)",
-                                          "rtn(bits=4,sym=false,mse=false)", "rtn(bits=4,group=row)", "rtn(bits=5)"};
+                                          "rtn(bits=4,sym=false,mse=false)", "rtn(bits=4,group=row)", "rtn(bits=5)", "rtn(bits=2,sym=false)"};
     tt_err err = {0};
     tt_ctx *ctx = tt_test_ctx(2, NULL);
     layer l = make_layer(19, 224, false, 5);                           /* a short last group for 64 and 128 */
@@ -282,7 +282,9 @@ TT_CASE(storage) {
         {"gptq(bits=4,format=own,group=32)", "own", "group(bits=4,group=32)"}, {"sparsegpt(bits=4)", "auto", "sparseq(bits=4,group=64)"},
         {"sparsegpt(bits=4,format=gguf)", "gguf", "Q4_0"}, {"sparsegpt(bits=8,format=gguf)", "gguf", "Q8_0"}, {"sparsegpt(pattern=4:8,bits=2,group=32)", "auto", "sparseq(bits=2,group=32)"},
         {"wanda+rtn(bits=4)", "auto", "sparseq(bits=4,group=64)"}, {"wanda(pattern=2:4)+gptq(bits=3)", "auto", "sparseq(bits=3,group=64)"},
-        {"rtn(type=Q5_1)", "gguf", "Q5_1"}, {"rtn(type=Q4_0,importance=true)", "gguf", "Q4_0"}, {"rtn(type=F16)", "gguf", "F16"},
+        {"rtn(bits=2,sym=false)", "auto", "group(bits=2,group=64,grid=min)"}, {"rtn(bits=3,sym=false,group=128)", "own", "group(bits=3,group=128,grid=min)"},
+        {"rtn(bits=4,sym=false,format=own,group=32)", "own", "group(bits=4,group=32,grid=min)"}, {"gptq(bits=3,sym=false,group=32)", "auto", "group(bits=3,group=32,grid=min)"},
+        {"gptq(bits=8,sym=false)", "auto", "group(bits=8,group=64,grid=min)"}, {"rtn(type=Q5_1)", "gguf", "Q5_1"}, {"rtn(type=Q4_0,importance=true)", "gguf", "Q4_0"}, {"rtn(type=F16)", "gguf", "F16"},
     };
     tt_err err = {0};
     tt_ctx *ctx = tt_test_ctx(2, NULL);
@@ -308,7 +310,7 @@ TT_CASE(storage) {
 }
 
 TT_CASE(recipes_that_make_no_sense) {
-    static const char *const recipes[] = {"rtn+rtn", "gptq+rtn", "wanda+magnitude", "rtn+wanda", "magnitude+sparsegpt", "gptq(bits=3,sym=false)", "gptq(bits=3,format=gguf)",
+    static const char *const recipes[] = {"rtn+rtn", "gptq+rtn", "wanda+magnitude", "rtn+wanda", "magnitude+sparsegpt", "gptq(bits=8,sym=false,format=gguf)", "gptq(bits=3,format=gguf)",
                                           "gptq(block=64,group=128)", "sparsegpt(pattern=3:7)", "sparsegpt(pattern=4:2)", "sparsegpt(bits=3,format=gguf)", "rtn(type=Q4_0)+gptq"};
     tt_err err = {0};
     tt_ctx *ctx = tt_test_ctx(1, NULL);
@@ -326,7 +328,7 @@ TT_CASE(recipes_that_make_no_sense) {
 
 /* Without correlations there is nothing to push on: rounding to nearest, bit for bit. */
 TT_CASE(gptq_of_identity_is_rtn) {
-    static const char *const args[] = {"bits=4", "bits=3,group=32", "bits=2,group=128", "bits=4,sym=false", "bits=8", "bits=4,group=row", "bits=4,format=own", "bits=5,mse=false"};
+    static const char *const args[] = {"bits=4", "bits=3,group=32", "bits=2,group=128", "bits=4,sym=false", "bits=8", "bits=4,group=row", "bits=4,format=own", "bits=5,mse=false", "bits=2,sym=false"};
     tt_err err = {0};
     tt_ctx *ctx = tt_test_ctx(2, NULL);
     layer l = make_layer(37, 300, true, 9);

@@ -415,7 +415,7 @@ static void check_own(int bits, bool sparse, bool nothing_kept) {
     for (int i = 0; i < TINY_D * TINY_FF; i++) codes[i] = (uint8_t)tt__rng_below(&rng, 1u << bits), keep[i] = !nothing_kept && tt__rng_below(&rng, 2);
     for (int i = 0; i < TINY_D * TINY_FF / 32; i++) scales[i] = 0.02f + 0.01f * (float)(i % 5);
     if (sparse) TT_CHECK_OK(tt__linop_sparseq(ctx, bits, 32, keep, codes, scales, NULL, NULL, TINY_D, TINY_FF, &own, &err));
-    else TT_CHECK_OK(tt__linop_group(ctx, bits, 32, codes, scales, NULL, TINY_D, TINY_FF, &own, &err));
+    else TT_CHECK_OK(tt__linop_group(ctx, bits, 32, codes, scales, NULL, NULL, TINY_D, TINY_FF, &own, &err));
     ops[w] = own;
     const char *path = tt_test_path("own.gguf"), *name;
     size_t n;
