@@ -131,6 +131,25 @@ void tt__map_release(const tt__map *map, uint64_t offset, uint64_t bytes) {
     if (first < last) madvise((void *)(uintptr_t)(map->data + first), (size_t)(last - first), MADV_DONTNEED);
 }
 
+tt_status tt__read_open(const char *path, int *fd, tt_err *err) {
+    struct stat sb;
+    return open_regular(path, fd, &sb, err);
+}
+
+tt_status tt__read_at(int fd, const char *path, uint64_t offset, void *out, size_t bytes, tt_err *err) {
+    for (size_t at = 0; at < bytes;) {
+        TT_FAIL_IF(offset > INT64_MAX - bytes, err, TT_BADFILE, "file ends early|%s", path);
+        const ssize_t got = faulted(TT_FAULT_READ, EIO) ? -1 : pread(fd, (char *)out + at, bytes - at, (off_t)(offset + at));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return fail_errno(err, errno, "cannot read", path);
+        TT_FAIL_IF(got == 0, err, TT_BADFILE, "file ends early|%s", path);
+        at += (size_t)got;
+    }
+    return TT_OK;
+}
+
+void tt__read_close(int fd) { close(fd); }                 /* opened for reading: closing cannot lose anything */
+
 static ssize_t read_some(int fd, char *p, size_t n) {
     if (faulted(TT_FAULT_READ, EIO)) return -1;
     ssize_t got;

@@ -23,6 +23,12 @@ void tt__map_close(tt__map *map);
 /* Tells the system that these bytes are not needed resident any more (used after repacking). */
 void tt__map_release(const tt__map *map, uint64_t offset, uint64_t bytes);
 
+/* Reading without a map, for many threads at once: bytes that go into memory of the caller leave no pages behind. A file that ends before
+ * offset + bytes is TT_BADFILE. The caller closes fd with tt__read_close. */
+tt_status tt__read_open(const char *path, int *fd, tt_err *err);
+tt_status tt__read_at(int fd, const char *path, uint64_t offset, void *out, size_t bytes, tt_err *err);
+void tt__read_close(int fd);
+
 /* Whole small file into memory, NUL-terminated; refuses above `limit` bytes. Caller frees *out with tt__free. */
 tt_status tt__read_file(const char *path, uint64_t limit, char **out, size_t *size, tt_err *err);
 

@@ -466,6 +466,13 @@ bool tt__gguf_identity(const tt_gguf *g, uint64_t *file, uint64_t *contents) {
     return g->n_shards > 0;
 }
 
+bool tt__gguf_offset(const tt_gguf *g, const void *data, uint64_t *offset) {
+    const tt__map *map = &g->shards[0].map;
+    if (g->n_shards != 1 || !map->data || (uintptr_t)data < (uintptr_t)map->data || (uintptr_t)data - (uintptr_t)map->data >= map->size) return false;
+    *offset = (uintptr_t)data - (uintptr_t)map->data;
+    return true;
+}
+
 void tt__gguf_release(const tt_gguf *g, const void *data, uint64_t bytes) {
     const uintptr_t at = (uintptr_t)data;
     for (size_t i = 0; i < g->n_shards; i++) {

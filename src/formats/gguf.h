@@ -29,6 +29,8 @@ void tt__gguf_close(tt_gguf *g);
 const char *tt__gguf_path(const tt_gguf *g);
 /* Which file this is: hash of device and inode of the (first) file; of these, size, time and metadata of all its files. False: from memory. */
 bool tt__gguf_identity(const tt_gguf *g, uint64_t *file, uint64_t *contents);
+/* Where mapped bytes lie in the file of a model that is one file; false: from memory, not of this file, or of a split model. */
+bool tt__gguf_offset(const tt_gguf *g, const void *data, uint64_t *offset);
 /* Bytes of a mapped file that need not stay resident; others (from memory, not of this file) are left alone. */
 void tt__gguf_release(const tt_gguf *g, const void *data, uint64_t bytes);
 

@@ -90,8 +90,6 @@ bool tt__linop_slide2_fits(const uint8_t *keep, int64_t rows, int64_t cols);
  * are bit-equal. Memory of tt__linop_panel_bytes (0: it stays) from a 64-byte boundary may be lent; with NULL the operator owns its own. */
 uint64_t tt__linop_panel_bytes(const tt_linop *op);
 tt_status tt__linop_panel_from(tt_ctx *ctx, const tt_linop *op, void *memory, tt_linop **out, tt_err *err);
-/* The segments of a panel operator stand there now (at the offsets of tt__linop_panel_from), copied by the caller. */
-void tt__linop_panel_lend(tt_linop *op, void *memory);
 const tt_panel *tt__linop_panel(const tt_linop *op);     /* of a panel operator; NULL: it is another */
 /* The run form of a sparseq with 4 bits, in panels of 16 rows (kernels/bitmask.h); a copy. TT_TARGET for anything else. */
 tt_status tt__linop_bitmask(tt_ctx *ctx, const tt_linop *sparse, tt_linop **out, tt_err *err);

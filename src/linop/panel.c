@@ -390,13 +390,6 @@ tt_status tt__linop_panel_from(tt_ctx *ctx, const tt_linop *op, void *memory, tt
     return TT_OK;
 }
 
-void tt__linop_panel_lend(tt_linop *op, void *memory) {
-    panel_op *o = (panel_op *)op;
-    place(&o->p, o->s, memory);
-    tt__free(op->owned);
-    op->owned = NULL;
-}
-
 const tt_linop_vtable tt__linop_v_panel = {.name = "panel", .decode = decode, .rowdot = rowdot, .batch = batch, .segments = segments, .load = load,
                                            .describe = describe, .free = release};
 const tt_linop_vtable tt__linop_v_superpanel = {.name = "superpanel", .decode = decode, .rowdot = rowdot, .segments = segments, .load = load, .describe = describe,

@@ -152,12 +152,11 @@ static int find_segments(const tt_gguf *g, const char *weight, tt_segment out[8]
     return n;
 }
 
-tt_status tt__store_load_op(tt_ctx *ctx, const tt_gguf *g, const char *weight, int64_t rows, int64_t cols, tt_linop **out, tt_err *err) {
-    char key[96], text[256], *part[4];
+tt_status tt__store_find_op(const tt_gguf *g, const char *weight, int64_t rows, int64_t cols, tt_stored *out, tt_err *err) {
+    char key[96], text[sizeof out->params], *part[4];
     const char *value = NULL;
     size_t n = 0;
-    tt_segment seg[8];
-    *out = NULL;
+    out->v = NULL;
     snprintf(key, sizeof key, "trimtab.op.%s", weight);
     if (!tt__gguf_has(g, key)) return TT_OK;
     TT_TRY(tt__gguf_str(g, key, true, &value, &n, err));
@@ -169,8 +168,18 @@ tt_status tt__store_load_op(tt_ctx *ctx, const tt_gguf *g, const char *weight, i
                part[1], part[2], (long long)rows, (long long)cols);
     const tt_linop_vtable *v = tt__linop_find(part[0]);
     TT_FAIL_IF(!v, err, TT_BADFILE, "this build lacks an operator|%s|%s||a newer trimtab may have it", key, part[0]);
-    int n_seg = find_segments(g, weight, seg);
-    TT_FAIL_IF(n_seg < 0, err, TT_BADFILE, "bad operator segments|%s||at most 8 one-dimensional I8 tensors", key);
-    tt_status st = v->load(ctx, part[3], rows, cols, seg, n_seg, out, err);
+    out->n_seg = find_segments(g, weight, out->seg);
+    TT_FAIL_IF(out->n_seg < 0, err, TT_BADFILE, "bad operator segments|%s||at most 8 one-dimensional I8 tensors", key);
+    memcpy(out->params, part[3], strlen(part[3]) + 1);
+    out->v = v;
+    return TT_OK;
+}
+
+tt_status tt__store_load_op(tt_ctx *ctx, const tt_gguf *g, const char *weight, int64_t rows, int64_t cols, tt_linop **out, tt_err *err) {
+    tt_stored s;
+    *out = NULL;
+    TT_TRY(tt__store_find_op(g, weight, rows, cols, &s, err));
+    if (!s.v) return TT_OK;
+    tt_status st = s.v->load(ctx, s.params, rows, cols, s.seg, s.n_seg, out, err);
     return st == TT_OK ? st : tt__err_at(err, st, "%s", weight);
 }

@@ -20,6 +20,10 @@ tt_status tt__store_gguf(const tt_net *net, const tt_linop *const *ops, const tt
                          const char *const *extra, const char *path, uint64_t *file_bytes, tt_err *err);
 /* One operator in this form, whatever it is: what compress keeps of finished layers is stored like this too. */
 tt_status tt__store_add_op(tt_gguf_writer *w, const char *weight, const tt_linop *op, tt_err *err);
+/* What a file says about the operator of an own-format weight: its kind, the parameters of load(), its segments in the file. v is NULL when the
+ * weight is standard. */
+typedef struct tt_stored { const tt_linop_vtable *v; char params[256]; tt_segment seg[8]; int n_seg; } tt_stored;
+tt_status tt__store_find_op(const tt_gguf *g, const char *weight, int64_t rows, int64_t cols, tt_stored *out, tt_err *err);
 /* For the loader: the operator of an own-format weight, or *out = NULL when the weight is standard. */
 tt_status tt__store_load_op(tt_ctx *ctx, const tt_gguf *g, const char *weight, int64_t rows, int64_t cols, tt_linop **out, tt_err *err);
 #endif
