@@ -269,6 +269,23 @@ void tt__gemm(tt_ctx *ctx, int64_t M, int64_t N, int64_t K, float alpha, const f
     run(&j);
 }
 
+void tt__gemm_tn(tt_ctx *ctx, int64_t M, int64_t N, int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C, int64_t ldc,
+                 bool accumulate) {
+    job j = job_for(ctx, M, N, K, C, ldc, accumulate);
+    if (M <= 0 || N <= 0) return;
+    if (K <= 0) {
+        if (!accumulate) clear(C, ldc, M, N);
+        return;
+    }
+    j.A = A;
+    j.lda = lda;
+    j.a_layout = COLS;
+    j.B = B;
+    j.ldb = ldb;
+    j.b_layout = COLS;
+    run(&j);
+}
+
 enum { MIRROR = 64 };
 
 /* Rows i … i + MIRROR of the lower triangle, from the upper one in square blocks; the block on the diagonal element by element. */

@@ -25,6 +25,9 @@ void tt__gemm_w(struct tt_ctx *ctx, const tt_wsrc *w, const float *X, int64_t ld
 void tt__gemm_wt(struct tt_ctx *ctx, const tt_wsrc *w, const float *G, int64_t ldg, int64_t T, float *dX, int64_t lddx, bool accumulate);
 /* H [n, n] += X^T X over T rows; both triangles are written. */
 void tt__syrk(struct tt_ctx *ctx, const float *X, int64_t ldx, int64_t T, int64_t n, float *H);
+/* C [M, N] = (or +=) A^T B over K rows: A [K, M], B [K, N]. With A = G and B = X the gradient of a weight, dW = G^T X. */
+void tt__gemm_tn(struct tt_ctx *ctx, int64_t M, int64_t N, int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C, int64_t ldc,
+                 bool accumulate);
 /* Plain dense: C [M, N] = (or +=) alpha A [M, K] op(B); transposed: B is [N, K], else [K, N]. */
 void tt__gemm(struct tt_ctx *ctx, int64_t M, int64_t N, int64_t K, float alpha, const float *A, int64_t lda, const float *B, int64_t ldb,
               bool transposed, float *C, int64_t ldc, bool accumulate);

@@ -30,6 +30,10 @@ void tt__act_prepare(tt_ctx *ctx, tt_act *act, const float *x, int64_t ldx, int6
 
 typedef struct tt_segment { const char *name; const void *data; uint64_t bytes; } tt_segment;   /* name: "codes", "scales", "mask" … */
 
+/* Trainable numbers of an operator: x [n], f32. Row r, columns c … c + unit: x[r * per_row + c / unit]; unit 0: laid out otherwise. */
+enum { TT_MAX_PARAMS = 4 };
+typedef struct tt_param { const char *name; float *x; int64_t n, per_row, unit; } tt_param;      /* "scales", "minima", "A" … */
+
 typedef struct tt_linop_vtable {
     const char *name;                   /* "block", "group", "sparseq", "dense", "panel" */
     /* rectangle to f32 (see tt_wsrc) */
@@ -47,9 +51,13 @@ typedef struct tt_linop_vtable {
     /* parameters as text for the file: "bits=4,group=64" */
     void (*describe)(const tt_linop *op, char *buf, size_t n);
     void (*free)(tt_linop *op);
-    /* trainable state inside (scales …) and its gradient given X and G; NULL until a method needs it */
-    int (*params)(tt_linop *op, float *out[4], int64_t n[4]);
-    void (*grad_params)(tt_ctx *ctx, const tt_linop *op, const float *X, const float *G, int64_t T, float *const grad[4]);
+    /* training (below); NULL where there is nothing to train */
+    tt_status (*trainable)(tt_ctx *ctx, const tt_linop *op, tt_linop **out, tt_err *err);
+    int (*params)(tt_linop *op, tt_param out[TT_MAX_PARAMS]);
+    tt_status (*changed)(tt_ctx *ctx, tt_linop *op, tt_err *err);
+    /* ∂w / ∂(its parameter `which`), rows r0 … r1 of all columns [r1 - r0, cols]; parameters that act on other than their own columns give grad_params instead */
+    void (*basis)(const tt_linop *op, int which, int64_t r0, int64_t r1, float *out);
+    void (*grad_params)(tt_ctx *ctx, const tt_linop *op, const float *X, int64_t ldx, const float *G, int64_t ldg, int64_t T, float *const grad[TT_MAX_PARAMS]);
 } tt_linop_vtable;
 
 struct tt_linop {
@@ -108,4 +116,20 @@ void tt__linop_rows(const tt_linop *op, int64_t r0, int64_t r1, float *out);    
 void tt__linop_apply(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *Y, int64_t ldy);
 void tt__linop_apply_t(tt_ctx *ctx, const tt_linop *op, const float *G, int64_t ldg, int64_t T, float *dX, int64_t lddx, bool accumulate, bool bf16);
 size_t tt__linop_scratch(tt_ctx *ctx, const tt_linop *op);
+
+/* ---- training (train.c) ----
+ * A trainable copy holds its numbers in f32 (masters); what it decodes, and what its segments say, is those numbers rounded to what files store. So the
+ * loss is that of exactly the weights that will be served:   loop { run; grad_params; optimiser step on params; changed }, then store it as any other. */
+/* Codes are lent from op where they lie apart from scales. TT_TARGET: nothing in it trains. */
+tt_status tt__linop_trainable(tt_ctx *ctx, const tt_linop *op, tt_linop **out, tt_err *err);
+/* The masters, lent; their number, 0: op is not trainable. */
+int tt__linop_params(tt_linop *op, tt_param out[TT_MAX_PARAMS]);
+/* Rounds the masters into the weights. Out of range is brought to the nearest that can be stored (masters too); not finite: TT_FAIL. */
+tt_status tt__linop_params_changed(tt_ctx *ctx, tt_linop *op, tt_err *err);
+/* grad[i] += the gradient of params i, given X [T, cols] and G [T, rows] (tt_train_hooks.matrix); grad[i] NULL: not wanted. dW = G^T X exists a strip of
+ * rows at a time. Scratch of tt__linop_grad_scratch must be reserved. */
+void tt__linop_grad_params(tt_ctx *ctx, const tt_linop *op, const float *X, int64_t ldx, const float *G, int64_t ldg, int64_t T, float *const grad[TT_MAX_PARAMS]);
+/* The same where op was looked up: row ids[t] gave the input row whose gradient is dX[t]. */
+void tt__linop_grad_rows(tt_ctx *ctx, const tt_linop *op, const int32_t *ids, int64_t T, const float *dX, int64_t lddx, float *const grad[TT_MAX_PARAMS]);
+size_t tt__linop_grad_scratch(tt_ctx *ctx, const tt_linop *op);
 #endif

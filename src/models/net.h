@@ -96,7 +96,8 @@ uint64_t tt__kvcache_bytes(const tt_kvcache *c, int64_t positions);
 
 /* ---- the runner: graphs, workspace and scratch for a net; one per thread of use ---- */
 typedef struct tt_runner tt_runner;
-typedef struct tt_runner_options { int64_t max_rows; int64_t max_past; bool fast; bool backward; tt_keep keep; } tt_runner_options;
+/* weights: backward can also give the gradients of weights (tt_train_hooks). */
+typedef struct tt_runner_options { int64_t max_rows; int64_t max_past; bool fast; bool backward; tt_keep keep; bool weights; } tt_runner_options;
 tt_status tt__runner_create(tt_ctx *ctx, const tt_net *net, const tt_runner_options *o, tt_runner **out, tt_err *err);
 void tt__runner_free(tt_runner *r);
 uint64_t tt__runner_bytes(const tt_runner *r);
@@ -106,6 +107,8 @@ uint64_t tt__runner_loss_bytes(const tt_runner *r, bool kl);
 void tt__runner_set_bf16(tt_runner *r, bool bf16);
 /* Replaces the operator of a weight for this runner only (calibration); lent; NULL restores the net's. */
 void tt__runner_set_op(tt_runner *r, size_t weight, const tt_linop *op);
+/* The same for a norm gain. */
+void tt__runner_set_vec(tt_runner *r, size_t weight, const float *vec);
 
 /* X [n, n_embd] = rows of the embedding. Ids out of range: TT_USAGE. */
 tt_status tt__run_embed(tt_runner *r, const int32_t *ids, int64_t n, float *X, tt_err *err);
@@ -116,12 +119,17 @@ tt_status tt__run_cached(tt_runner *r, tt_kvcache *cache, const int32_t *ids, in
 /* logits [n, n_vocab] of hidden rows. */
 tt_status tt__run_logits(tt_runner *r, const float *H, int64_t n, float *logits, tt_err *err);
 
-/* ---- training through frozen weights ---- */
+/* ---- training ---- */
 typedef struct tt_loss {
-    enum { TT_LOSS_CE, TT_LOSS_KL } kind;
-    const int32_t *target;               /* [rows]: id of the next token, or -1: this row has no target (both kinds) */
-    /* KL(teacher ‖ student) at rows with a target: teacher's final-normed hidden rows, packed in the order of those rows, and its head */
+    /* CE   cross entropy.   KL   KL(teacher ‖ student) over the vocabulary, the teacher's logits made from its hidden rows
+     * TOPK KL(teacher ‖ student) over k + 1 buckets: k tokens by name and all others together, the teacher's from a cache */
+    enum { TT_LOSS_CE, TT_LOSS_KL, TT_LOSS_TOPK } kind;
+    const int32_t *target;               /* [rows]: id of the next token, or -1: this row has no target (all kinds) */
+    /* KL: teacher's final-normed hidden rows, packed in the order of the rows with a target, and its head */
     const float *teacher_H; const tt_linop *teacher_head;
+    /* TOPK, packed likewise: k ids (distinct), their log probabilities, and the log of the mass of all others (-inf: none) at `temperature` */
+    int64_t k; const int32_t *top_id; const float *top_logp, *rest_logp;
+    float temperature;                   /* KL, TOPK: both distributions are softmax(logits / temperature); 0: 1. The loss is not multiplied by its square */
     int64_t chunk_rows;                  /* 0: chosen from memory */
 } tt_loss;
 /* Forward over P_rows prefix rows + S*T rows of X0 [rows, n_embd] (not changed), mean loss per target row in *loss (nats), and when dX0 is not
@@ -129,6 +137,18 @@ typedef struct tt_loss {
  * Rows of the prefix see only the prefix; every sequence sees it. The mean divides by the number of targets, nothing else. */
 tt_status tt__run_loss(tt_runner *r, int64_t P_rows, int64_t S, int64_t T, const float *X0, const tt_loss *spec, double *loss,
                        float *row_loss, float *dX0, tt_err *err);
+/* Learned keys and values in front of every sequence: P positions, f32, keys rotated, layer l at l*P*width (width = n_head_kv * head_dim).
+ * Their gradients are added (+=) to dk and dv; NULL: not wanted. */
+typedef struct tt_train_prefix { int64_t P; const float *k, *v; float *dk, *dv; } tt_train_prefix;
+/* tt__run_loss with gradients of weights of a runner made with `weights` (hooks or NULL; final norm and head among them, a tied head by its
+ * part as head alone: that of the look-up is tt__linop_grad_rows of dX0), and a learned prefix (or NULL; never with P_rows). Layers below
+ * the lowest gradient that anybody wants are not run backwards. */
+tt_status tt__run_loss_train(tt_runner *r, int64_t P_rows, int64_t S, int64_t T, const float *X0, const tt_loss *spec, const tt_train_hooks *hooks,
+                             const tt_train_prefix *prefix, double *loss, float *row_loss, float *dX0, tt_err *err);
+/* One block from X to `out` [S*T, n_embd] (neither is NULL, nor the other), *loss = Σ_rows w Σ_c (out - Y)² / (n_embd Σ_rows w), row_weight w [S*T] ≥ 0
+ * or NULL: all 1. With hooks also the gradients of that loss with respect to the layer's weights. Memory: one layer's, not all. */
+tt_status tt__run_block_loss(tt_runner *r, int layer, int64_t S, int64_t T, const float *X, const float *Y, const float *row_weight,
+                             const tt_train_hooks *hooks, double *loss, float *out, tt_err *err);
 /* Final-normed hidden rows of a batch without cache (teacher). H [S*T, n_embd]. */
 tt_status tt__run_hidden(tt_runner *r, int64_t S, int64_t T, const int32_t *ids, float *H, tt_err *err);
 

@@ -16,6 +16,7 @@ static tt_status record_block(tt_runner *r, tt_err *err) {
     x = tt__g_input(r->block, "x", r->net->hp.n_embd);
     TT_TRY(r->net->arch->block(r->net, r->block, x, &y, 0, err));
     tt__g_output(r->block, y, "y");
+    if (r->o.weights) tt__graph_train(r->block);
     if (r->o.backward) TT_TRY(tt__graph_backward(r->block, y, x, r->o.keep, err));
     if (!r->o.fast) tt__graph_exact(r->block);
     return tt__graph_plan(r->block, r->o.max_rows, r->o.max_past, err);
@@ -34,10 +35,11 @@ static tt_status fill_slots(tt_runner *r, tt_err *err) {
     return TT_OK;
 }
 
-static tt_status take(tt_runner *r, void *out, uint64_t bytes, const char *what, tt_err *err) {
-    void **p = out;
-    *p = tt__alloc((size_t)bytes);
-    TT_FAIL_IF(!*p, err, TT_RESOURCE, "out of memory|for %s|%llu bytes", what, (unsigned long long)bytes);
+tt_status tt__runner_grow(tt_runner *r, void *p, uint64_t bytes, const char *what, tt_err *err) {
+    void **at = p, *q = tt__alloc((size_t)bytes);
+    TT_FAIL_IF(!q, err, TT_RESOURCE, "out of memory|for %s|%llu bytes", what, (unsigned long long)bytes);
+    tt__free(*at);
+    *at = q;
     r->bytes += bytes;
     return TT_OK;
 }
@@ -46,9 +48,9 @@ static tt_status make(tt_runner *r, tt_err *err) {
     int64_t d = r->net->hp.n_embd;
     TT_TRY(fill_slots(r, err));
     TT_TRY(record_block(r, err));
-    TT_TRY(take(r, &r->workspace, tt__graph_workspace(r->block), "the workspace of a block", err));
-    TT_TRY(take(r, &r->head_ws, r->o.fast ? tt__act_bytes(r->o.max_rows, d) : 64, "the head's input", err));
-    TT_TRY(take(r, &r->X, (uint64_t)(r->o.max_rows * d) * sizeof(float), "rows of a run", err));
+    TT_TRY(tt__runner_grow(r, &r->workspace, tt__graph_workspace(r->block), "the workspace of a block", err));
+    TT_TRY(tt__runner_grow(r, &r->head_ws, r->o.fast ? tt__act_bytes(r->o.max_rows, d) : 64, "the head's input", err));
+    TT_TRY(tt__runner_grow(r, &r->X, (uint64_t)(r->o.max_rows * d) * sizeof(float), "rows of a run", err));
     return tt__runner_ready(r, r->o.max_rows, 0, r->o.max_past, err);
 }
 
@@ -80,6 +82,9 @@ void tt__runner_free(tt_runner *r) {
     tt__free(r->rows_d);
     tt__free(r->logits);
     tt__free(r->target_rows);
+    tt__free(r->block_d);
+    tt__free(r->row_sum);
+    tt__free(r->block_kept);
     tt__free(r);
 }
 
@@ -95,6 +100,11 @@ void tt__runner_set_op(tt_runner *r, size_t weight, const tt_linop *op) {
     if (s > r->linop_scratch) r->linop_scratch = s;
 }
 
+void tt__runner_set_vec(tt_runner *r, size_t weight, const float *vec) {
+    assert(weight < r->net->n_weights && r->net->weights[weight].vec);
+    r->vecs[weight] = vec ? vec : r->net->weights[weight].vec;
+}
+
 /* ------------------------------------------------------------------ pieces ---- */
 
 tt_status tt__runner_ready(tt_runner *r, int64_t T, int64_t P, int64_t N, tt_err *err) {
@@ -104,7 +114,8 @@ tt_status tt__runner_ready(tt_runner *r, int64_t T, int64_t P, int64_t N, tt_err
 
 tt_env tt__runner_env(const tt_runner *r, int layer, int64_t P_rows, int64_t S, int64_t T, int64_t pos0) {
     size_t first = r->net->layer_first[layer];
-    return (tt_env){.rows = P_rows + S * T, .S = S, .T = T, .P_rows = P_rows, .pos0 = pos0, .fast = r->o.fast, .bf16 = r->bf16, .ops = r->ops + first, .vecs = r->vecs + first};
+    return (tt_env){.rows = P_rows + S * T, .S = S, .T = T, .P_rows = P_rows, .pos0 = pos0, .fast = r->o.fast, .bf16 = r->bf16, .ops = r->ops + first, .vecs = r->vecs + first,
+                    .weight0 = first};
 }
 
 tt_status tt__runner_layer(tt_runner *r, const tt_env *env, float *x, float *y, void *kept, tt_err *err) {

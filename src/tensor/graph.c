@@ -211,6 +211,8 @@ static void name_result(tt_graph *g, tt_val in) {
     g->vals[d].output = true;
 }
 
+void tt__graph_train(tt_graph *g) { g->train = true; }
+
 tt_status tt__graph_backward(tt_graph *g, tt_val out, tt_val in, tt_keep keep, tt_err *err) {
     if (g->failed == TT_OK) {
         if (!tt__g_is_rows(g, out, -1) || !tt__g_is_rows(g, in, -1) || g->vals[in].def >= 0 || g->n_nodes[1] || g->planned)

@@ -23,9 +23,23 @@ typedef int32_t tt_val;                      /* index of a value; -1: none */
  * past, to which attention appends the keys and values of the new rows (positions N … N+T-1 of the buffer). */
 typedef struct tt_kvview {
     int64_t P; tt_kvtype p_type; const void *pk, *pv;    /* [P, width] */
+    float *dpk, *dpv;                                    /* backward: where the gradient of an f32 prefix is added (+=) [P, width]; NULL: not wanted */
     int64_t N; tt_kvtype k_type, v_type; void *k, *v;    /* [S, room] rows of tt__kv_row_bytes(type, width) */
     int64_t room;                                        /* positions between sequences */
 } tt_kvview;
+
+/* What trains beside the rows: callbacks of a backward run, made from the calling thread, by the index of the weight in the net. The order of
+ * the calls and of every sum inside depends on the shape of the batch alone. */
+typedef struct tt_train_hooks {
+    void *user;
+    /* Is the gradient of this matrix wanted? NULL: of none. */
+    bool (*wants)(void *user, size_t weight);
+    /* dW [rows, cols] (+=) G^T X for a wanted one, X [T, cols] what it multiplied, G [T, rows] the gradient of its result. A head is handed over
+     * a chunk of rows at a time, so calls for one weight add up. Scratch of tt__linop_grad_scratch is reserved. */
+    void (*matrix)(void *user, size_t weight, const float *X, int64_t ldx, const float *G, int64_t ldg, int64_t T);
+    /* Where the gradient of a norm gain [n] is added (+=), or NULL: not wanted. NULL itself: of none. */
+    float *(*vector)(void *user, size_t weight);
+} tt_train_hooks;
 
 /* What a run needs beside the bound buffers: the shape of the rows, the weights in the slots, where attention finds earlier positions. */
 typedef struct tt_env {
@@ -38,6 +52,8 @@ typedef struct tt_env {
     bool bf16;                               /* batches may multiply in bf16 (linop.h) */
     const tt_linop *const *ops;              /* weight slots → operators (so that calibration can swap one) */
     const float *const *vecs;                /* weight slots → vectors (norm gains) */
+    const tt_train_hooks *hooks;             /* backward of a graph made for weights (tt__graph_train); NULL: rows only */
+    size_t weight0;                          /* the weight of slot 0, as the hooks count */
 } tt_env;
 
 /* What is stored for backward. Nothing; what attention reads and writes; all but the inputs that an op calls spare (the up projection of
@@ -65,6 +81,8 @@ void tt__g_tap(tt_graph *g, tt_val v, int input_id);                            
 
 /* ---- gradients: appends ops computing d(in) from d(out); their buffers are bound under the names "d:"out and "d:"in; one
  * buffer serves both where the last op of backward does not read d(out), as in a decoder block. Once per graph, before the plan. ---- */
+/* Before tt__graph_backward: backward also has the inputs of the linears at hand, so that hooks can be given theirs. */
+void tt__graph_train(tt_graph *g);
 tt_status tt__graph_backward(tt_graph *g, tt_val out, tt_val in, tt_keep keep, tt_err *err);
 
 void tt__graph_exact(tt_graph *g);         /* before the plan: no run will be fast, so no room for rounded activations */
@@ -82,6 +100,9 @@ double tt__graph_macs(const tt_graph *g, const tt_env *env, bool backward);     
 /* fn over ranges [r0, r1) of rows, in parallel when there is enough to do; the split depends on the shape only. */
 typedef void (*tt_rows_fn)(const void *arg, int64_t r0, int64_t r1);
 void tt__over_rows(tt_ctx *ctx, int64_t rows, int64_t cols, tt_rows_fn fn, const void *arg);
+
+/* dgain [cols] += of y = rmsnorm(x) ⊙ gain, given dy. Uses the scratch of worker 0. */
+void tt__rmsnorm_gain(tt_ctx *ctx, const float *x, int64_t ldx, const float *dy, int64_t lddy, int64_t rows, int64_t cols, float eps, float *dgain);
 
 void tt__graph_print(const tt_graph *g, tt__str *out);                     /* ops, lifetimes, offsets: for TT_DEBUG */
 bool tt__graph_is_valid(const tt_graph *g);

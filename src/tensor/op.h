@@ -74,7 +74,7 @@ struct tt_graph {
     tt_val *grad, *again; int32_t n_grad;       /* while recording backward: gradient, recomputed twin of forward values */
     bool *active;                               /* forward values that depend on the differentiated input */
     tt_keep keep;
-    bool planned, exact;
+    bool planned, exact, train;                 /* train: backward reads the linears' inputs too */
     int64_t max_rows, kept_cols, rope_want;
     uint64_t workspace;
     const float *rope_inv; int64_t rope_half, rope_cap, rope_n;   /* cos, sin of rope_n positions: [position, half, 2] */

@@ -1,6 +1,7 @@
 /* attention: causal, grouped heads, many sequences (kernels/attention.h has the sum). Two uses, never together:
  *
- *   cache       rows = S x T; positions before them come from env->kv, and the new keys and values are appended there
+ *   cache       rows = S x T; positions before them come from env->kv, and the new keys and values are appended there (k not NULL).
+ *               Its prefix may be learned: backward adds to dpk and dpv; the past is constant
  *   prefix rows rows = P + S x T; the P rows attend among themselves, and are the prefix of every sequence:
  *
  *       rows   [ P prefix rows | sequence 0: T rows | sequence 1: T rows | … ]
@@ -105,9 +106,10 @@ static void backward(const tt_run *r, const tt_node *n, int count) {
         tt__attention_bwd(r->ctx, &p, dout.x, dq.x, dk.x, dv.x, NULL, NULL);      /* writes the prefix rows; sequences add to them */
         see_prefix_rows(&a, e, k, v);
     }
+    if (e->kv) see_cache(&a, e->kv, a.Hkv * a.D);
     int64_t f = e->P_rows;
-    if (a.S && a.T)
-        tt__attention_bwd(r->ctx, &a, dout.x + f * dout.ld, dq.x + f * dq.ld, dk.x + f * dk.ld, dv.x + f * dv.ld, f ? dk.x : NULL, f ? dv.x : NULL);
+    float *dpk = e->kv ? e->kv->dpk : f ? dk.x : NULL, *dpv = e->kv ? e->kv->dpv : f ? dv.x : NULL;
+    if (a.S && a.T) tt__attention_bwd(r->ctx, &a, dout.x + f * dout.ld, dq.x + f * dq.ld, dk.x + f * dk.ld, dv.x + f * dv.ld, dpk, dpv);
 }
 
 /* Scores and weighted values, of the causal half. */

@@ -1,6 +1,7 @@
 /* prep and linear: y = x W^T through an operator (linop.h), whatever it is. prep makes what operators that read the same input share
- * (rows rounded to 8 bits in fast runs). Weights are frozen, so backward needs neither x nor y:
+ * (rows rounded to 8 bits in fast runs). With frozen weights backward needs neither x nor y:
  *     dx = dy W          summed over the operators that read x (q, k, v; gate, up), each adding to the same buffer
+ * A graph made for weights (tt__graph_train) reads x too, and hands x and dy to the hooks: dW = dy^T x is theirs to form or to reduce.
  * Rounding in prep is a straight-through step: its gradient is the identity. */
 #include "tensor/op.h"
 #include <assert.h>
@@ -70,9 +71,9 @@ static void forward(const tt_run *r, const tt_node *n, int count) {
 }
 
 static void gradient(tt_graph *g, const tt_node *n) {
-    tt_val a = n->in[0], in[2] = {tt__g_grad(g, n->out[0]), tt__g_grad(g, a)};
+    tt_val a = n->in[0], in[3] = {tt__g_grad(g, n->out[0]), tt__g_grad(g, a), g->vals[a].base};
     tt_val dx = tt__g_grad_value(g, g->vals[a].cols);
-    tt__g_grad_node(g, &tt__op_linear, in, 2, &dx, 1, &n->p);
+    tt__g_grad_node(g, &tt__op_linear, in, g->train ? 3 : 2, &dx, 1, &n->p);
     tt__g_grad_set(g, a, dx);
 }
 
@@ -80,9 +81,18 @@ static void copy_rows(tt_mat to, tt_mat from, int64_t rows) {
     for (int64_t i = 0; i < rows; i++) memcpy(to.x + i * to.ld, from.x + i * from.ld, (size_t)to.cols * sizeof(float));
 }
 
+static void weight_gradient(const tt_run *r, const tt_node *n, tt_mat dy) {
+    const tt_train_hooks *h = r->env->hooks;
+    size_t weight = r->env->weight0 + (size_t)n->p.slot;
+    if (n->n_in < 3 || !h || !h->wants || !h->wants(h->user, weight)) return;
+    tt_mat x = tt__run_mat(r, n->in[2]);
+    h->matrix(h->user, weight, x.x, x.ld, dy.x, dy.ld, tt__run_rows(r));
+}
+
 static void backward(const tt_run *r, const tt_node *n, int count) {
     (void)count;
     tt_mat dy = tt__run_mat(r, n->in[0]), dx = tt__run_mat(r, n->out[0]);
+    weight_gradient(r, n, dy);
     bool accumulate = n->in[1] >= 0;
     if (accumulate) {
         tt_mat acc = tt__run_mat(r, n->in[1]);
