@@ -50,7 +50,7 @@ static uint64_t bytes_from(tt__env_id id, uint64_t otherwise) {
     return tt__parse_bytes(text, &bytes) ? bytes : otherwise;
 }
 static uint64_t size_limit(void) { return bytes_from(TT_ENV_RUN_CACHE, 16ull << 30); }
-static uint64_t size_least(void) { return bytes_from(TT_ENV_RUN_CACHE_LEAST, 64ull << 20); }
+static uint64_t size_least(void) { return bytes_from(TT_ENV_RUN_CACHE_LEAST, 16ull << 20); }
 
 /* ------------------------------------------------------------ checksum ---- */
 
