@@ -302,6 +302,40 @@ static void panel_loops(lab *l) {
     }
 }
 
+static tt_panel float_panel_at(const loop *o, const uint8_t *chunk) {
+    return (tt_panel){.bits = 16, .group = 64, .grid = (tt_panel_grid)o->group, .rows = o->rows, .cols = COLS, .units = COLS / 64, .groups = COLS / 64, .codes = chunk};
+}
+
+static void float_panel_product(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
+    const tt_panel w = float_panel_at(o, chunk);
+    l->k->float_rowdot(&w, 0, tt__panels(o->rows), l->f, COLS, o->T, y, o->rows);
+}
+
+static void float_panel_decoder(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
+    const tt_panel w = float_panel_at(o, chunk);
+    (void)y;
+    for (int64_t p = 0; p < tt__panels(o->rows); p++) l->k->float_decode(&w, p, 0, COLS, l->f + (1 + 16 * p) * COLS, COLS);
+}
+
+static void float_panel_columns(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
+    const tt_panel w = float_panel_at(o, chunk);
+    (void)y;
+    for (int64_t p = 0; p < tt__panels(o->rows); p++) l->k->float_columns(&w, p, 0, COLS, l->f + (1 + 16 * p) * COLS, 16);
+}
+
+static void float_panel_loops(lab *l) {
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        loop o = {.group = bf16 ? TT_GRID_BF16 : TT_GRID_F16};
+        lay_out(&o, 1, (int64_t[]){2 * COLS});
+        fill_halves(l->chunk, o.rows * COLS);
+        const loop product = as_product(o, "float_rowdot", float_panel_product, 1, false), decoder = as_decoder(o, "float_decode", float_panel_decoder);
+        const loop columns = as_decoder(o, "float_columns", float_panel_columns);
+        measure(l, &product, bf16 ? "bf16, 1 token" : "f16, 1 token");
+        measure(l, &decoder, bf16 ? "bf16" : "f16");
+        measure(l, &columns, bf16 ? "bf16" : "f16");
+    }
+}
+
 /* 256 tokens, rounded and packed beforehand. */
 static tt_batch batch_for(const lab *l, int group) {
     tt_batch b;
@@ -642,6 +676,7 @@ tt_status tt_kernels_measure(tt_ctx *ctx, double seconds, tt_kernel_table **out,
     TT_TRY_GOTO(prepare(&l, seconds, err));
     TT_TRY_GOTO(ceilings(&l, err));
     panel_loops(&l);
+    float_panel_loops(&l);
     TT_TRY_GOTO(block_loops(&l, err));
     group_loops(&l);
     sparse_loops(&l);

@@ -22,6 +22,7 @@ static void fill_ref(tt_kernels *k) {
     tt__kernels_ref_bitmask(k);
     tt__kernels_ref_panel(k);
     tt__kernels_ref_super(k);
+    tt__kernels_ref_float_panel(k);
     tt__kernels_ref_batch(k);
 }
 
@@ -64,6 +65,7 @@ static void add_machine_levels(tt_kernels *k) {
     tt__kernels_avx2_batch(k);
     tt__kernels_avx2_panel(k);
     tt__kernels_avx2_super(k);
+    tt__kernels_avx2_float_panel(k);
     add_level("avx2", k);
     if (!has_avx512()) return;
     k->isa = "avx512";
@@ -72,6 +74,7 @@ static void add_machine_levels(tt_kernels *k) {
     tt__kernels_avx512_attention(k);
     tt__kernels_avx512_decode(k);
     tt__kernels_avx512_panel(k);
+    tt__kernels_avx512_float_panel(k);
     if (has_vnni()) {
         k->isa = "avx512-vnni";
         tt__kernels_avx512_rowdot_vnni(k);
@@ -105,6 +108,7 @@ static void add_machine_levels(tt_kernels *k) {
     tt__kernels_neon_slide2(k);
     tt__kernels_neon_bitmask(k);
     tt__kernels_neon_panel(k);
+    tt__kernels_neon_float_panel(k);
     tt__kernels_neon_batch(k);
     add_level("neon", k);
     if (!(getauxval(AT_HWCAP) & HWCAP_ASIMDDP)) return;

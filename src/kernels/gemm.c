@@ -122,6 +122,7 @@ static void pack_b(const job *j, int64_t n0, int64_t n1, int64_t k0, int64_t k1,
         for (int64_t n = n0; n < n1; n += nr, panel += packed(j, kc) * nr) {
             const int rows = (int)least(nr, n1 - n);
             const float *src = j->B + n * j->ldb + k0;
+            if (j->w && j->w->pack && j->w->pack(j->w->self, n, n + rows, k0, k1, panel, nr, j->p.pair)) continue;
             if (j->w) j->w->decode(j->w->self, n, n + rows, k0, k1, temp, kc);
             j->p.rows(panel, j->w ? temp : src, j->w ? kc : j->ldb, rows, kc, nr);
         }

@@ -14,6 +14,9 @@ typedef struct tt_wsrc {
     void (*decode)(const void *self, int64_t r0, int64_t r1, int64_t c0, int64_t c1, float *out, int64_t ld);  /* thread-safe */
     const void *self;
     bool bf16;             /* a product may round both factors to bf16, where the table has the tile for it (sums stay f32) */
+    /* In the place of decode, for tt__gemm_w: rows r0 … r1 (r0 a multiple of r, r1 - r0 ≤ r) as the tile reads them, out[(c1 - c0) / pair][r], as pack_rows (pair 1) or pack_rows_bf16
+     * (pair 2) make them of what decode gives. False: not in this form. NULL: never. */
+    bool (*pack)(const void *self, int64_t r0, int64_t r1, int64_t c0, int64_t c1, float *out, int r, int pair);
 } tt_wsrc;
 
 /* Scratch per worker that the calls below need for these sizes; reserve before (tt__scratch_reserve). It is the same for all sizes.

@@ -13,6 +13,7 @@ void tt__kernels_ref_slide2(tt_kernels *k);
 void tt__kernels_ref_bitmask(tt_kernels *k);
 void tt__kernels_ref_panel(tt_kernels *k);
 void tt__kernels_ref_super(tt_kernels *k);
+void tt__kernels_ref_float_panel(tt_kernels *k);
 void tt__kernels_ref_batch(tt_kernels *k);
 
 /* AVX2, FMA, F16C, BMI2, POPCNT */
@@ -26,6 +27,7 @@ void tt__kernels_avx2_bitmask(tt_kernels *k);
 void tt__kernels_avx2_batch(tt_kernels *k);
 void tt__kernels_avx2_panel(tt_kernels *k);
 void tt__kernels_avx2_super(tt_kernels *k);
+void tt__kernels_avx2_float_panel(tt_kernels *k);
 
 /* AVX-512 F, BW, DQ, VL */
 void tt__kernels_avx512_elementwise(tt_kernels *k);
@@ -33,6 +35,7 @@ void tt__kernels_avx512_tiles(tt_kernels *k);
 void tt__kernels_avx512_attention(tt_kernels *k);
 void tt__kernels_avx512_decode(tt_kernels *k);
 void tt__kernels_avx512_panel(tt_kernels *k);
+void tt__kernels_avx512_float_panel(tt_kernels *k);
 
 /* and VNNI, VBMI, VBMI2 */
 void tt__kernels_avx512_rowdot_vnni(tt_kernels *k);
@@ -56,6 +59,7 @@ void tt__kernels_neon_rowdot(tt_kernels *k);
 void tt__kernels_neon_slide2(tt_kernels *k);
 void tt__kernels_neon_bitmask(tt_kernels *k);
 void tt__kernels_neon_panel(tt_kernels *k);
+void tt__kernels_neon_float_panel(tt_kernels *k);
 void tt__kernels_neon_batch(tt_kernels *k);
 
 /* and the dot product */

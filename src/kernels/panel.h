@@ -13,6 +13,9 @@
  *              quads 0, 1, 2: bits 0-2 of A, B, C;  quads 3, 4, 5: bits 3-5 of A, B, C;
  *              quad 6: bits 7, 6 of A are its bits 2, 1 and bit 6 of C its bit 0;  quad 7: bits 7, 6 of B and bit 7 of C likewise
  *
+ *     bits 16  floats as they are. BF16: 32 vectors; vector j, word r: columns 2 j (low half) and 2 j + 1 of row r, the factor of a product of
+ *              pairs. F16: 64 halves of vectors; half c: column c of the 16 rows
+ *
  * Scales are f16 [panels][groups][16], groups = ceil(64 units / group) of 32, 64 or 128 columns. What a code means, `grid`:
  *
  *     OFFSET   w = d (q - 2^(bits-1))                      d signed
@@ -24,25 +27,29 @@
  *
  *     SINGLE   w = d s (q - 2^(bits-1))                    bits 3, 6; s int8 of the first 16 columns, then of the others
  *     PAIR     w = d s q - m t                             bits 4, 5; s u8 of the 32 columns, then t; both below 64
+ *
+ * Floats (grids F16, BF16; bits 16) have no scales and kernels of their own, float_rowdot, float_columns and float_decode, which take
+ * activations as they are: products of f32 in f32.
  */
 #ifndef TT_KERNELS_PANEL_H
 #define TT_KERNELS_PANEL_H
 #include <stdint.h>
 
 enum { TT_PANEL_ROWS = 16, TT_PANEL_UNIT = 64 };
-typedef enum tt_panel_grid { TT_GRID_OFFSET, TT_GRID_HALF, TT_GRID_MIN, TT_GRID_SINGLE, TT_GRID_PAIR } tt_panel_grid;
+typedef enum tt_panel_grid { TT_GRID_OFFSET, TT_GRID_HALF, TT_GRID_MIN, TT_GRID_SINGLE, TT_GRID_PAIR, TT_GRID_F16, TT_GRID_BF16 } tt_panel_grid;
 
 typedef struct tt_panel {
-    int bits, group;                  /* 2, 3, 4, 8; 32, 64, 128 (5, 6 and 256 with small scales) */
+    int bits, group;                  /* 2, 3, 4, 8; 32, 64, 128 (5, 6 and 256 with small scales; 16 and 64, floats) */
     tt_panel_grid grid;
     int64_t rows, cols;
     int64_t units, groups;            /* of a row, rounded up */
     const uint8_t *codes;             /* [panels][units][128 bits] */
-    const uint16_t *scales, *mins;    /* f16 [panels][groups][16]; mins with TT_GRID_MIN and TT_GRID_PAIR, else NULL */
+    const uint16_t *scales, *mins;    /* f16 [panels][groups][16], NULL with floats; mins with TT_GRID_MIN and TT_GRID_PAIR, else NULL */
     const uint8_t *subs;              /* with TT_GRID_SINGLE and TT_GRID_PAIR, else NULL */
 } tt_panel;
 
-static inline int tt__panel_is_super(const tt_panel *w) { return w->grid >= TT_GRID_SINGLE; }
+static inline int tt__panel_is_super(const tt_panel *w) { return w->grid == TT_GRID_SINGLE || w->grid == TT_GRID_PAIR; }
+static inline int tt__panel_is_float(const tt_panel *w) { return w->grid >= TT_GRID_F16; }
 static inline int64_t tt__panels(int64_t rows) { return (rows + TT_PANEL_ROWS - 1) / TT_PANEL_ROWS; }
 static inline int64_t tt__panel_unit_bytes(int bits) { return (int64_t)bits * (TT_PANEL_ROWS * TT_PANEL_UNIT / 8); }
 

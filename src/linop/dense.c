@@ -22,5 +22,5 @@ static void rowdot(tt_ctx *ctx, const tt_linop *op, const tt_act *act, int64_t r
     else ctx->k->rowdot_bf16(w, n, r1 - r0, n, act->x, act->ldx, act->T, Y + r0, ldy);
 }
 
-const tt_linop_vtable tt__linop_v_dense = {.name = "dense", .decode = decode, .rowdot = rowdot, .segments = tt__standard_segments,
+const tt_linop_vtable tt__linop_v_dense = {.name = "dense", .takes_floats = true, .decode = decode, .rowdot = rowdot, .segments = tt__standard_segments,
                                            .load = tt__standard_load, .describe = tt__standard_describe, .free = tt__standard_free};

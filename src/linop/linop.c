@@ -2,7 +2,8 @@
  *
  *     y = x W^T   few rows, fast   rowdot of the representation on activations rounded to 8 bits, rows of W dealt in tiles
  *                 many, fast       batch of the representation, if it has one: integer products of tiles of rows
- *                 otherwise        gemm.h over decode(): a panel at a time, W is never dense in memory
+ *                 otherwise        gemm.h over decode(): a panel at a time, W is never dense in memory; weights stored as BF16 in fast runs are
+ *                                  multiplied as such where the machine can, with activations rounded to it
  *
  * An output is always summed by one worker, so no path depends on the thread count.
  */
@@ -234,8 +235,13 @@ static void wsrc_decode(const void *self, int64_t r0, int64_t r1, int64_t c0, in
     op->v->decode(op, r0, r1, c0, c1, out, ld);
 }
 
+static bool wsrc_pack(const void *self, int64_t r0, int64_t r1, int64_t c0, int64_t c1, float *out, int r, int pair) {
+    const tt_linop *op = self;
+    return op->v->pack(op, r0, r1, c0, c1, out, r, pair);
+}
+
 tt_wsrc tt__linop_wsrc(const tt_linop *op) {
-    return (tt_wsrc){.rows = op->rows, .cols = op->cols, .col_unit = op->col_unit, .decode = wsrc_decode, .self = op};
+    return (tt_wsrc){.rows = op->rows, .cols = op->cols, .col_unit = op->col_unit, .decode = wsrc_decode, .pack = op->v->pack ? wsrc_pack : NULL, .self = op};
 }
 
 void tt__linop_rows(const tt_linop *op, int64_t r0, int64_t r1, float *out) {
@@ -252,9 +258,8 @@ static void rowdot_tile(void *arg, int64_t tile, int worker) {
     j->op->v->rowdot(j->ctx, j->op, j->act, r0, r1, j->Y, j->ldy);
 }
 
-/* Dense operators have no use for rounded activations: their rowdot reads act->x, in exact runs too. */
 static bool use_rowdot(const tt_linop *op, const tt_act *act) {
-    return op->v->rowdot && act->T <= MAX_ROWDOT_T && (act->q8.q || op->v == &tt__linop_v_dense);
+    return op->v->rowdot && act->T <= MAX_ROWDOT_T && (act->q8.q || op->v->takes_floats);
 }
 
 /* ---- many rows ---- */
@@ -293,6 +298,11 @@ static void apply_batch(tt_ctx *ctx, const tt_linop *op, const tt_act *act, floa
     tt__parallel(ctx, (act->batch->tiles + job.tiles - 1) / job.tiles * job.row_blocks, batch_piece, &job);
 }
 
+static bool is_bf16(const tt_linop *op) {
+    const tt_panel *panel = tt__linop_panel(op);
+    return panel ? panel->grid == TT_GRID_BF16 : op->dtype == TT_BF16;
+}
+
 void tt__linop_apply(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *Y, int64_t ldy) {
     assert(act->n == op->cols);
     if (op->v->batch && act->batch) {
@@ -306,7 +316,7 @@ void tt__linop_apply(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *
         return;
     }
     tt_wsrc w = tt__linop_wsrc(op);
-    w.bf16 = act->bf16;
+    w.bf16 = act->bf16 || (act->fast && is_bf16(op));
     tt__gemm_w(ctx, &w, act->x, act->ldx, act->T, Y, ldy, false);
 }
 

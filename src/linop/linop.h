@@ -36,12 +36,15 @@ typedef struct tt_param { const char *name; float *x; int64_t n, per_row, unit; 
 
 typedef struct tt_linop_vtable {
     const char *name;                   /* "block", "group", "sparseq", "dense", "panel" */
+    bool takes_floats;                  /* rowdot reads the activations as they are, in exact runs too */
     /* rectangle to f32 (see tt_wsrc) */
     void (*decode)(const tt_linop *op, int64_t r0, int64_t r1, int64_t c0, int64_t c1, float *out, int64_t ld);
     /* Y[t, r0…r1) for T ≤ 8 rows of a fast activation, or NULL: no integer path. r0 is a multiple of 16, r1 too or rows */
     void (*rowdot)(tt_ctx *ctx, const tt_linop *op, const tt_act *act, int64_t r0, int64_t r1, float *Y, int64_t ldy);
     /* Y[t, r0…r1) of tiles tile0 … tile1 of many rows rounded to 8 bits (kernels/batch.h), r0 a multiple of 16; NULL: they go by decode */
     void (*batch)(tt_ctx *ctx, const tt_linop *op, const tt_batch *x, int64_t tile0, int64_t tile1, int64_t r0, int64_t r1, float *Y, int64_t ldy, int worker);
+    /* rows r0 … r1 as a matrix tile reads them (tt_wsrc); NULL: by decode */
+    bool (*pack)(const tt_linop *op, int64_t r0, int64_t r1, int64_t c0, int64_t c1, float *out, int r, int pair);
     /* what rowdot needs of a fast activation beyond q8; called before each rowdot's parallel region, by one thread; NULL: nothing */
     void (*prepare)(tt_ctx *ctx, const tt_act *act);
     /* state as byte segments; returns their number (≤ 8) */

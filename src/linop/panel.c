@@ -13,6 +13,9 @@
  *
  *     Q6_K   6 bits, single      Q3_K   3 bits, single      Q5_K   5 bits, pair      Q4_K   4 bits, pair
  *
+ * floatpanel holds F16 and BF16 as they are. Few rows are products of f32 in f32, as those of dense.c, and so are many with F16; with BF16, where the
+ * machine multiplies it, many rows of activations are rounded to it (8 significant bits) and sums stay f32. F32 has no panel: it is run as stored.
+ *
  * The weights decode to the same bits. Types that have no such panel of about their own size stay what they are, and so does a matrix whose
  * filling up (rows to 16, columns to 64) would cost more than a twentieth.
  */
@@ -31,8 +34,8 @@
 typedef struct sizes { uint64_t codes, scales, mins, subs; } sizes;
 typedef struct panel_op { tt_linop op; const tt_kernels *k; tt_panel p; sizes s; } panel_op;
 
-static const char *const grid_names[] = {"offset", "half", "min", "single", "pair"};
-enum { N_GRIDS = 5, SUPER = 256 };
+static const char *const grid_names[] = {"offset", "half", "min", "single", "pair", "f16", "bf16"};
+enum { N_GRIDS = 7, SUPER = 256 };
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -48,7 +51,7 @@ static bool measure(int64_t rows, int64_t cols, int bits, int group, tt_panel_gr
     *p = (tt_panel){.bits = bits, .group = group, .grid = grid, .rows = rows, .cols = cols, .units = (cols + 63) / 64};
     p->groups = (64 * p->units + group - 1) / group;
     s->codes = (uint64_t)(tt__panels(rows) * p->units * tt__panel_unit_bytes(bits));
-    s->scales = (uint64_t)(tt__panels(rows) * p->groups * TT_PANEL_ROWS) * sizeof(uint16_t);
+    s->scales = tt__panel_is_float(p) ? 0 : (uint64_t)(tt__panels(rows) * p->groups * TT_PANEL_ROWS) * sizeof(uint16_t);
     s->mins = grid == TT_GRID_MIN || grid == TT_GRID_PAIR ? s->scales : 0;
     s->subs = tt__panel_is_super(p) ? (uint64_t)(tt__panels(rows) * p->units * TT_PANEL_UNIT) : 0;
     return true;
@@ -56,14 +59,15 @@ static bool measure(int64_t rows, int64_t cols, int bits, int group, tt_panel_gr
 
 static tt_status create(tt_ctx *ctx, tt_panel p, sizes s, panel_op **out, tt_err *err) {
     TT_TRY(tt__new(out, 1, sizeof **out, "an operator", err));
-    **out = (panel_op){.op = {.v = tt__panel_is_super(&p) ? &tt__linop_v_superpanel : &tt__linop_v_panel, .rows = p.rows, .cols = p.cols, .col_unit = TT_PANEL_UNIT, .dtype = TT_DTYPE_COUNT}, .k = ctx->k, .p = p, .s = s};
+    const tt_linop_vtable *v = tt__panel_is_super(&p) ? &tt__linop_v_superpanel : tt__panel_is_float(&p) ? &tt__linop_v_floatpanel : &tt__linop_v_panel;
+    **out = (panel_op){.op = {.v = v, .rows = p.rows, .cols = p.cols, .col_unit = TT_PANEL_UNIT, .dtype = TT_DTYPE_COUNT}, .k = ctx->k, .p = p, .s = s};
     return TT_OK;
 }
 
 /* ------------------------------------------------------------ use ---- */
 
 static void decode_columns(const panel_op *o, int64_t p, int64_t c0, int64_t c1, float *out, int64_t ld) {
-    (tt__panel_is_super(&o->p) ? o->k->super_decode : o->k->panel_decode)(&o->p, p, c0, c1, out, ld);
+    (tt__panel_is_super(&o->p) ? o->k->super_decode : tt__panel_is_float(&o->p) ? o->k->float_decode : o->k->panel_decode)(&o->p, p, c0, c1, out, ld);
 }
 
 /* Parts of a panel (a row of an embedding) are decoded beside and copied. */
@@ -90,7 +94,8 @@ static void decode(const tt_linop *op, int64_t r0, int64_t r1, int64_t c0, int64
 static void rowdot(tt_ctx *ctx, const tt_linop *op, const tt_act *act, int64_t r0, int64_t r1, float *Y, int64_t ldy) {
     const panel_op *o = (const panel_op *)op;
     assert(r0 % TT_PANEL_ROWS == 0 && (r1 % TT_PANEL_ROWS == 0 || r1 == op->rows));
-    (tt__panel_is_super(&o->p) ? ctx->k->super_rowdot : ctx->k->panel_rowdot)(&o->p, r0 / TT_PANEL_ROWS, tt__panels(r1), &act->q8, Y, ldy);
+    if (tt__panel_is_float(&o->p)) ctx->k->float_rowdot(&o->p, r0 / TT_PANEL_ROWS, tt__panels(r1), act->x, act->ldx, act->T, Y, ldy);
+    else (tt__panel_is_super(&o->p) ? ctx->k->super_rowdot : ctx->k->panel_rowdot)(&o->p, r0 / TT_PANEL_ROWS, tt__panels(r1), &act->q8, Y, ldy);
 }
 
 static void batch(tt_ctx *ctx, const tt_linop *op, const tt_batch *x, int64_t tile0, int64_t tile1, int64_t r0, int64_t r1, float *Y, int64_t ldy, int worker) {
@@ -98,7 +103,24 @@ static void batch(tt_ctx *ctx, const tt_linop *op, const tt_batch *x, int64_t ti
     ctx->k->panel_gemm(&((const panel_op *)op)->p, r0 / TT_PANEL_ROWS, tt__panels(r1), x, tile0, tile1, Y, ldy);
 }
 
-const tt_panel *tt__linop_panel(const tt_linop *op) { return op->v == &tt__linop_v_panel || op->v == &tt__linop_v_superpanel ? &((const panel_op *)op)->p : NULL; }
+/* What a matrix tile reads, without a way through rows: columns of 16 rows each, `r` of them side by side; pairs of BF16 as they lie. */
+static bool pack(const tt_linop *op, int64_t r0, int64_t r1, int64_t c0, int64_t c1, float *out, int r, int pair) {
+    const panel_op *o = (const panel_op *)op;
+    if (r % TT_PANEL_ROWS || (pair == 2 && o->p.grid != TT_GRID_BF16)) return false;
+    for (int i = 0; i < r; i += TT_PANEL_ROWS) {
+        const int64_t p = (r0 + i) / TT_PANEL_ROWS;
+        const float *pairs = (const float *)(const void *)(o->p.codes + p * o->p.units * tt__panel_unit_bytes(16)) + c0 / 2 * TT_PANEL_ROWS;
+        if (r0 + i >= r1) for (int64_t c = 0; c < (c1 - c0 + pair - 1) / pair; c++) memset(out + c * r + i, 0, TT_PANEL_ROWS * sizeof *out);
+        else if (pair == 1) o->k->float_columns(&o->p, p, c0, c1, out + i, r);
+        else for (int64_t c = 0; c < (c1 - c0 + 1) / 2; c++) memcpy(out + c * r + i, pairs + c * TT_PANEL_ROWS, TT_PANEL_ROWS * sizeof *out);
+    }
+    return true;
+}
+
+const tt_panel *tt__linop_panel(const tt_linop *op) {
+    const bool is = op->v == &tt__linop_v_panel || op->v == &tt__linop_v_superpanel || op->v == &tt__linop_v_floatpanel;
+    return is ? &((const panel_op *)op)->p : NULL;
+}
 
 /* ------------------------------------------------------------ state ---- */
 
@@ -106,8 +128,8 @@ static int segments(const tt_linop *op, tt_segment out[8]) {
     const tt_panel *p = &((const panel_op *)op)->p;
     const sizes *s = &((const panel_op *)op)->s;
     out[0] = (tt_segment){"codes", p->codes, s->codes};
-    out[1] = (tt_segment){"scales", p->scales, s->scales};
-    int n = 2;
+    int n = 1;
+    if (s->scales) out[n++] = (tt_segment){"scales", p->scales, s->scales};
     if (s->mins) out[n++] = (tt_segment){"mins", p->mins, s->mins};
     if (s->subs) out[n++] = (tt_segment){"subs", p->subs, s->subs};
     return n;
@@ -133,7 +155,8 @@ static tt_status parse(const char *params, int *bits, int *group, tt_panel_grid 
     while (g < N_GRIDS && strcmp(name + 6, grid_names[g]) != 0) g++;
     const bool plain = g <= TT_GRID_MIN && tt__group_is_valid(*group) && (*bits == 2 || *bits == 3 || *bits == 4 || *bits == 8);
     const bool super = *group == SUPER && ((g == TT_GRID_SINGLE && (*bits == 3 || *bits == 6)) || (g == TT_GRID_PAIR && (*bits == 4 || *bits == 5)));
-    TT_FAIL_IF(!plain && !super, err, TT_BADFILE, "unsupported panel operator||%s", params);
+    const bool floats = g >= TT_GRID_F16 && *bits == 16 && *group == TT_PANEL_UNIT;
+    TT_FAIL_IF(!plain && !super && !floats, err, TT_BADFILE, "unsupported panel operator||%s", params);
     *grid = (tt_panel_grid)g;
     return TT_OK;
 }
@@ -141,7 +164,7 @@ static tt_status parse(const char *params, int *bits, int *group, tt_panel_grid 
 /* Where the parts lie in one block of memory. */
 static void place(tt_panel *p, sizes s, uint8_t *memory) {
     p->codes = memory;
-    p->scales = (const uint16_t *)(const void *)(memory + up64(s.codes));
+    p->scales = s.scales ? (const uint16_t *)(const void *)(memory + up64(s.codes)) : NULL;
     p->mins = s.mins ? (const uint16_t *)(const void *)(memory + up64(s.codes) + up64(s.scales)) : NULL;
     p->subs = s.subs ? memory + up64(s.codes) + up64(s.scales) + up64(s.mins) : NULL;
 }
@@ -155,7 +178,7 @@ static tt_status straighten(panel_op *o, tt_err *err) {
     TT_FAIL_IF(!o->op.owned, err, TT_RESOURCE, "out of memory|for a matrix|%llu bytes", (unsigned long long)all_bytes(s));
     place(&o->p, s, o->op.owned);
     memcpy((void *)(uintptr_t)o->p.codes, from.codes, s.codes);
-    memcpy((void *)(uintptr_t)o->p.scales, from.scales, s.scales);
+    if (s.scales) memcpy((void *)(uintptr_t)o->p.scales, from.scales, s.scales);
     if (s.mins) memcpy((void *)(uintptr_t)o->p.mins, from.mins, s.mins);
     if (s.subs) memcpy((void *)(uintptr_t)o->p.subs, from.subs, s.subs);
     return TT_OK;
@@ -167,13 +190,15 @@ static tt_status load(tt_ctx *ctx, const char *params, int64_t rows, int64_t col
     tt_panel p;
     sizes s;
     panel_op *o = NULL;
-    const void *codes, *scales, *mins = NULL, *subs = NULL;
+    const void *codes, *scales = NULL, *mins = NULL, *subs = NULL;
     *out = NULL;
     TT_TRY(parse(params, &bits, &group, &grid, err));
     TT_FAIL_IF(!measure(rows, cols, bits, group, grid, &p, &s) || (s.subs && cols % SUPER), err, TT_BADFILE, "bad matrix shape||[%lld, %lld]", (long long)rows, (long long)cols);
     TT_TRY(tt__segment_get(seg, n_seg, "codes", s.codes, 1, &codes, err));
-    TT_TRY(tt__segment_get(seg, n_seg, "scales", s.scales / sizeof(uint16_t), sizeof(uint16_t), &scales, err));
-    TT_TRY(tt__scales_check(scales, s.scales / sizeof(uint16_t), err));
+    if (s.scales) {
+        TT_TRY(tt__segment_get(seg, n_seg, "scales", s.scales / sizeof(uint16_t), sizeof(uint16_t), &scales, err));
+        TT_TRY(tt__scales_check(scales, s.scales / sizeof(uint16_t), err));
+    }
     if (s.mins) {
         TT_TRY(tt__segment_get(seg, n_seg, "mins", s.mins / sizeof(uint16_t), sizeof(uint16_t), &mins, err));
         TT_TRY(tt__scales_check(mins, s.mins / sizeof(uint16_t), err));
@@ -241,6 +266,12 @@ static bool find_source(const tt_linop *op, source *s) {
         s->block = tt__dtype(op->dtype)->bytes;
         s->groups = op->cols / SUPER;
         s->row_bytes = s->groups * s->block;
+    } else if (op->dtype == TT_F16 || op->dtype == TT_BF16) {
+        bits = 16;
+        group = TT_PANEL_UNIT;
+        grid = op->dtype == TT_F16 ? TT_GRID_F16 : TT_GRID_BF16;
+        s->data = op->data;
+        s->row_bytes = 2 * op->cols;
     } else return false;
     return measure(op->rows, op->cols, bits, group, grid, &s->p, &s->s) && 20 * all_bytes(s->s) <= 21 * tt__linop_bytes(op);
 }
@@ -362,6 +393,22 @@ static void pack_panel(void *arg, int64_t p, int worker) {
         for (int64_t g = 0; g < s->groups; g++) put_scale(s, (int64_t)first + g * TT_PANEL_ROWS + r, r0 + r, g);
 }
 
+/* 16 rows of floats by 16 columns at a time. */
+static void pack_floats(void *arg, int64_t p, int worker) {
+    source *s = arg;
+    (void)worker;
+    const int64_t r0 = p * TT_PANEL_ROWS, rows = least(TT_PANEL_ROWS, s->p.rows - r0), padded = s->p.units * TT_PANEL_UNIT;
+    uint16_t *out = (uint16_t *)(void *)s->codes + p * TT_PANEL_ROWS * padded, in[TT_PANEL_ROWS][16] = {{0}};
+    const int pair = s->p.grid == TT_GRID_BF16 ? 2 : 1;
+    for (int64_t c = 0; c < padded; c += 16, out += 16 * TT_PANEL_ROWS) {
+        const int64_t n = least(16, s->p.cols - c);
+        if (n < 16) memset(in, 0, sizeof in);
+        for (int64_t r = 0; r < rows && n > 0; r++) memcpy(in[r], s->data + (r0 + r) * s->row_bytes + 2 * c, (size_t)n * 2);
+        for (int i = 0; i < 16; i++)
+            for (int r = 0; r < TT_PANEL_ROWS; r++) out[(i / pair * TT_PANEL_ROWS + r) * pair + i % pair] = in[r][i];
+    }
+}
+
 uint64_t tt__linop_panel_bytes(const tt_linop *op) {
     source s;
     return find_source(op, &s) ? up64(all_bytes(s.s)) : 0;
@@ -384,7 +431,7 @@ tt_status tt__linop_panel_from(tt_ctx *ctx, const tt_linop *op, void *memory, tt
     s.d = (uint16_t *)(uintptr_t)o->p.scales;
     s.m = (uint16_t *)(uintptr_t)o->p.mins;
     s.subs = (uint8_t *)(uintptr_t)o->p.subs;
-    tt__parallel(ctx, tt__panels(op->rows), pack_panel, &s);
+    tt__parallel(ctx, tt__panels(op->rows), tt__panel_is_float(&s.p) ? pack_floats : pack_panel, &s);
     if (atomic_load(&s.odd)) release(&o->op);
     else *out = &o->op;
     return TT_OK;
@@ -394,3 +441,5 @@ const tt_linop_vtable tt__linop_v_panel = {.name = "panel", .decode = decode, .r
                                            .describe = describe, .free = release};
 const tt_linop_vtable tt__linop_v_superpanel = {.name = "superpanel", .decode = decode, .rowdot = rowdot, .segments = segments, .load = load, .describe = describe,
                                                 .free = release};
+const tt_linop_vtable tt__linop_v_floatpanel = {.name = "floatpanel", .takes_floats = true, .decode = decode, .rowdot = rowdot, .pack = pack, .segments = segments, .load = load,
+                                                .describe = describe, .free = release};

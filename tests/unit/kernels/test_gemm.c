@@ -49,7 +49,7 @@ static void one_shape(tt_ctx *ctx, int64_t M, int64_t N, int64_t K, int64_t unit
     memcpy(start, C, (size_t)(M * N) * 4);
     naive(M, N, K, A, K, 1, B, K, 1, want, size);
     const dense w = {B, N, K, unit}, wt = {Bt, K, N, unit};
-    const tt_wsrc src = {N, K, unit, decode_dense, &w, false}, srct = {K, N, unit, decode_dense, &wt, false};
+    const tt_wsrc src = {N, K, unit, decode_dense, &w, false, NULL}, srct = {K, N, unit, decode_dense, &wt, false, NULL};
 
     fill_nan(C, (size_t)(M * N));
     tt__gemm_w(ctx, &src, A, K, M, C, N, false);
@@ -124,7 +124,7 @@ TT_CASE(threads_do_not_change_a_bit) {
     float *A = random_floats((size_t)(M * K), 1), *B = random_floats((size_t)(N * K), 1);
     float *one = guard((size_t)(M * N) * 4), *many = guard((size_t)(M * N) * 4);
     const dense w = {B, N, K, 1};
-    const tt_wsrc src = {N, K, 1, decode_dense, &w, false};
+    const tt_wsrc src = {N, K, 1, decode_dense, &w, false, NULL};
     for (const char *const *isa = tt__kernels_levels(); *isa; isa++) {
         tt__gemm_w(context(1, *isa), &src, A, K, M, one, N, false);
         for (int threads = 2; threads < 8; threads++) {

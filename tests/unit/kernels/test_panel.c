@@ -207,3 +207,88 @@ TT_CASE(panel_rowdot_does_not_overflow) {
             release_all();
         }
 }
+
+/* ---- floats ---- */
+
+typedef struct floats { tt_panel w; float *value; } floats;
+
+static floats random_float_panel(tt_panel_grid grid, int64_t rows, int64_t cols) {
+    floats f = {.w = {.bits = 16, .group = 64, .grid = grid, .rows = rows, .cols = cols, .units = (cols + 63) / 64, .groups = (cols + 63) / 64}};
+    const int64_t padded = 64 * f.w.units;
+    uint16_t *codes = guard64(tt__panels(rows) * 16 * padded * 2);
+    f.value = guard((size_t)(rows * cols) * sizeof *f.value);
+    f.w.codes = (const uint8_t *)codes;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < cols; c++) {
+            const float x = ldexpf(uniform(), (int)(tt__rng_u64(&rng) % 12) - 6);
+            uint32_t u;
+            memcpy(&u, &x, 4);
+            const uint16_t h = grid == TT_GRID_F16 ? tt__f32_to_f16(x) : (uint16_t)(u >> 16);
+            const int64_t panel = r / 16 * 16 * padded, i = grid == TT_GRID_F16 ? c * 16 + r % 16 : (c / 2 * 16 + r % 16) * 2 + c % 2;
+            codes[panel + i] = h;
+            u = (uint32_t)h << 16;
+            memcpy(&f.value[r * cols + c], &u, 4);
+            if (grid == TT_GRID_F16) f.value[r * cols + c] = tt__f16_to_f32(h);
+        }
+    return f;
+}
+
+static void check_float_decoders(const tt_kernels *k, const floats *f, int64_t p, int64_t c0, int64_t c1) {
+    const int64_t rows = f->w.rows - 16 * p < 16 ? f->w.rows - 16 * p : 16, n = c1 - c0, ld = n + 3;
+    float *got = guard((size_t)((rows - 1) * ld + n) * 4), *columns = guard((size_t)((n - 1) * 19 + 16) * 4);
+    fill_nan(got, (size_t)((rows - 1) * ld + n));
+    fill_nan(columns, (size_t)((n - 1) * 19 + 16));
+    k->float_decode(&f->w, p, c0, c1, got, ld);
+    k->float_columns(&f->w, p, c0, c1, columns, 19);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < ld && r * ld + c < (rows - 1) * ld + n; c++) {
+            const float *want = &f->value[(16 * p + r) * f->w.cols + c0 + c];
+            if (c < n) TT_CHECK(!memcmp(&got[r * ld + c], want, 4) && !memcmp(&columns[c * 19 + r], want, 4));
+            else TT_CHECK(isnan(got[r * ld + c]));
+        }
+    for (int64_t c = 0; c < n; c++)
+        for (int64_t r = rows; r < 19 && c * 19 + r < (n - 1) * 19 + 16; r++) TT_CHECK(r < 16 ? columns[c * 19 + r] == 0.0f : isnan(columns[c * 19 + r]));
+}
+
+static void check_float_products(const tt_kernels *k, const floats *f, const float *x, int64_t T, int64_t p0, int64_t p1) {
+    const tt_panel *w = &f->w;
+    const int64_t r0 = 16 * p0, r1 = 16 * p1 < w->rows ? 16 * p1 : w->rows, ldy = w->rows + 3;
+    float *y = guard((size_t)((T - 1) * ldy + r1) * 4), *alone = guard((size_t)r1 * 4);
+    fill_nan(y, (size_t)((T - 1) * ldy + r1));
+    k->float_rowdot(w, p0, p1, x, w->cols, T, y, ldy);
+    for (int64_t t = 0; t < T; t++) {
+        for (int64_t p = p0; p < p1; p++) k->float_rowdot(w, p, p + 1, x + t * w->cols, w->cols, 1, alone, ldy);
+        for (int64_t r = 0; r < ldy && t * ldy + r < (T - 1) * ldy + r1; r++) {
+            double sum = 0, size = 0;
+            for (int64_t c = 0; c < w->cols && r < w->rows; c++) {
+                const double v = (double)f->value[r * w->cols + c] * (double)x[t * w->cols + c];
+                sum += v, size += fabs(v);
+            }
+            if (r < r0 || r >= r1) TT_CHECK(isnan(y[t * ldy + r]));
+            else {
+                TT_CHECK_NEAR(y[t * ldy + r], sum, 1e-5 * size + 1e-30);
+                TT_CHECK(y[t * ldy + r] == alone[r]);
+            }
+        }
+    }
+}
+
+TT_CASE(panels_of_floats) {
+    tt__rng_seed(&rng, 6);
+    for (int64_t n = 1; n <= 130; n++)
+        for (int i = 0; i < 2; i++) {
+            const int64_t rows = 1 + (n * 31 + i) % 67, cols = n + (n % 9 == 4 ? 300 : 0), panels = tt__panels(rows), T = 1 + n % 8;
+            const floats f = random_float_panel(i ? TT_GRID_F16 : TT_GRID_BF16, rows, cols);
+            const float *x = random_floats((size_t)(T * cols), 2);
+            FOR_EACH_LEVEL(k) {
+                tt_test_note("%s, %s, %lldx%lld, T %lld", k->isa, i ? "f16" : "bf16", (long long)rows, (long long)cols, (long long)T);
+                check_float_products(k, &f, x, T, 0, panels);
+                if (panels > 1) check_float_products(k, &f, x, T, 1, panels - (panels > 2));
+                for (int64_t p = 0; p < panels; p++) {
+                    check_float_decoders(k, &f, p, 0, cols);
+                    if (cols > 64) check_float_decoders(k, &f, p, 64, cols);
+                }
+            }
+            release_all();
+        }
+}

@@ -165,6 +165,53 @@ static void types_of_small_scales(tt_ctx *ctx) {
 }
 TT_CASE(panels_of_small_scales) { on_levels(types_of_small_scales); }
 
+/* Many rows, fast: BF16 weights meet activations rounded to bf16 where the machine multiplies those, all others are products of f32. */
+static void check_batches(tt_ctx *ctx, const tt_linop *op, const tt_linop *panel, int64_t T) {
+    tt_err err = {0};
+    TT_CHECK_OK(tt__scratch_reserve(ctx, tt__linop_scratch(ctx, op), &err));
+    float *X = tt__alloc((size_t)(T * op->cols) * sizeof *X), *w = tt__alloc((size_t)(op->rows * op->cols) * sizeof *w), *y = tt__alloc((size_t)(T * op->rows) * sizeof *y);
+    void *ws = tt__alloc(tt__act_bytes(T, op->cols));
+    tt_act act;
+    for (int64_t i = 0; i < T * op->cols; i++) X[i] = (float)tt__rng_normal(&rng);
+    tt__linop_rows(op, 0, op->rows, w);
+    for (int fast = 0; fast < 2; fast++) {
+        const bool rounded = fast && op->dtype == TT_BF16 && ctx->k->bf16;
+        tt__act_prepare(ctx, &act, X, op->cols, T, op->cols, fast, ws);
+        tt__linop_apply(ctx, panel, &act, y, op->rows);
+        for (int64_t t = 0; t < T; t++)
+            for (int64_t r = 0; r < op->rows; r++) {
+                double sum = 0, size = 0;
+                for (int64_t c = 0; c < op->cols; c++) sum += (double)w[r * op->cols + c] * (double)X[t * op->cols + c], size += fabs((double)w[r * op->cols + c] * (double)X[t * op->cols + c]);
+                TT_CHECK_NEAR(y[t * op->rows + r], sum, (rounded ? 0x1p-8 : 1e-5) * size + 1e-30);
+            }
+    }
+    tt__free(X);
+    tt__free(w);
+    tt__free(y);
+    tt__free(ws);
+}
+
+static void float_types(tt_ctx *ctx) {
+    static const int64_t shapes[][2] = {{16, 64}, {48, 576}, {250, 191}, {330, 320}, {61, 129}, {17, 2048}, {1, 64}, {96, 1}};
+    for (int t = 0; t < 2; t++)
+        for (int i = 0; i < 8; i++) {
+            const int64_t rows = shapes[i][0], cols = shapes[i][1];
+            tt_err err = {0};
+            tt_linop *op, *panel;
+            float *w = tt__alloc((size_t)(rows * cols) * sizeof *w);
+            for (int64_t k = 0; k < rows * cols; k++) w[k] = (float)tt__rng_normal(&rng);
+            tt_test_note("%s, %lldx%lld", t ? "F16" : "BF16", (long long)rows, (long long)cols);
+            TT_CHECK_OK(tt__linop_encode(ctx, t ? TT_F16 : TT_BF16, w, rows, cols, &op, &err));
+            TT_CHECK_EQ(tt__linop_panel_bytes(op) > 0, i < 4);
+            TT_CHECK_OK(tt__linop_panel_from(ctx, op, NULL, &panel, &err));
+            if (panel) check_batches(ctx, op, panel, 33);
+            tt__linop_free(panel);
+            check_all(ctx, op);
+            tt__free(w);
+        }
+}
+TT_CASE(panels_of_floats) { on_levels(float_types); }
+
 static void own_groups(tt_ctx *ctx) {
     static const int bits[] = {2, 3, 4, 8}, groups[] = {32, 64, 128};
     static const int64_t shapes[][2] = {{16, 64}, {32, 128}, {250, 600}, {160, 1000}, {1, 256}, {96, 1}, {63, 448}};
@@ -179,7 +226,7 @@ TT_CASE(panels_of_groups) { on_levels(own_groups); }
 TT_CASE(what_has_no_panel_stays) {
     tt_ctx *ctx = tt_test_ctx(1, NULL);
     tt_err err = {0};
-    static const tt_dtype types[] = {TT_Q5_0, TT_Q5_1, TT_IQ4_NL, TT_Q2_K, TT_F16, TT_F32};
+    static const tt_dtype types[] = {TT_Q5_0, TT_Q5_1, TT_IQ4_NL, TT_Q2_K, TT_F32};
     uint8_t *w = tt__calloc(1, 32 * 256 * 4);
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         tt_linop *op, *panel;
@@ -207,7 +254,8 @@ TT_CASE(hostile_parameters) {
     const tt_segment seg[2] = {{"codes", codes, 512}, {"scales", infinite, 32}};
     static const char *const bad[] = {"", "bits=4,group=64", "bits=5,group=64,grid=half", "bits=4,group=48,grid=half", "bits=4,group=64,grid=most", "bits=4,group=64,grid=",
                                       "bits=4,group=64,grid=half ", "bits=16,grid=half", ",grid=half", "bits=4,group=64,grid=min", "bits=6,group=64,grid=single", "bits=4,group=256,grid=offset",
-                                      "bits=4,group=256,grid=single", "bits=6,group=256,grid=single"};
+                                      "bits=4,group=256,grid=single", "bits=6,group=256,grid=single", "bits=16,group=32,grid=f16", "bits=8,group=64,grid=bf16",
+                                      "bits=16,group=64,grid=offset"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         tt_test_note("%s", bad[i]);
         TT_CHECK_FAILS(TT_BADFILE, tt__linop_v_panel.load(ctx, bad[i], 16, 64, seg, 2, &out, &err));
