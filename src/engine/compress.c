@@ -163,7 +163,7 @@ static tt_status check_fallbacks(cjob *j, tt_err *err) {
 
 /* ------------------------------------------------------------ plan: memory and passes ---- */
 
-typedef struct needs { uint64_t fixed, sums, largest_sum, hidden; } needs;
+typedef struct needs { uint64_t fixed, sums, largest_sum, hidden; } needs;   /* sums: with what belongs to them in the dense stream */
 
 /* Bytes beside the mapped model. A matrix in work, at most: two dense copies (one may be in walking order), codes and mask with each, and either
  * the factor of its Hessian with one stripe of errors, or the operator that was made of it. */
@@ -181,9 +181,9 @@ static needs memory_needs(const cjob *j) {
     m.fixed = work;
     if (!calibrates(j)) return m;
     m.fixed += rows * (uint64_t)tt__calib_row(j->net) * 4 + (uint64_t)(j->samples * j->length) * 4;
-    m.hidden = (uint64_t)(j->samples * j->length * h->n_embd) * 4;
+    m.hidden = (uint64_t)(j->samples * j->length * h->n_embd) * (j->wants & (TT_WANT_CROSS | TT_WANT_DENSE) ? 8 : 4);
     for (int i = 0; i < TT_CALIB_INPUTS; i++) {
-        uint64_t n = (uint64_t)tt__calib_input(j->net, i), bytes = 4 * n * n;
+        uint64_t n = (uint64_t)tt__calib_input(j->net, i), bytes = j->wants & TT_WANT_CROSS ? 8 * n * n + 4 * n * rows : 4 * n * n;
         m.sums += bytes;
         if (bytes > m.largest_sum) m.largest_sum = bytes;
     }
@@ -199,7 +199,7 @@ static tt_status plan(cjob *j, tt_err *err) {
     needs m = memory_needs(j);
     uint64_t ram = j->max_ram, left = ram > m.fixed ? ram - m.fixed : 0;
     unsigned all = 0;
-    j->full = calibrates(j) && (j->wants & TT_WANT_HESSIAN || m.sums <= left);
+    j->full = calibrates(j) && (j->wants & (TT_WANT_HESSIAN | TT_WANT_CROSS) || m.sums <= left);
     TT_FAIL_IF(m.fixed + (j->full ? m.largest_sum : 0) > ram, err, TT_USAGE, "memory bound is too small for this model|max_ram|%" PRIu64 " MB|at least %" PRIu64 " MB", ram >> 20,
                ((m.fixed + (j->full ? m.largest_sum : 0)) >> 20) + 1);
     bool together = !j->sequential && (!j->full || m.sums <= left);
@@ -369,7 +369,8 @@ static tt_status open_state(cjob *j, tt_err *err) {
     TT_FAIL_IF(!found && tt__exists(j->o->output) && !j->o->force, err, TT_USAGE, "output exists|%s|||use --force to replace it", j->o->output);
     if (foreign) tt__log(j->ctx, TT_LOG_WARN, "compress: %s belongs to other settings: starting anew", j->state);
     if (calibrates(j)) {
-        tt_calib_options co = {.ids = j->ids, .samples = j->samples, .length = j->length, .dir = j->state, .in_memory = j->hidden_in_memory, .full = j->full};
+        tt_calib_options co = {.ids = j->ids, .samples = j->samples, .length = j->length, .dir = j->state, .in_memory = j->hidden_in_memory, .full = j->full,
+                               .dense = j->wants & TT_WANT_DENSE, .cross = j->wants & TT_WANT_CROSS};
         TT_TRY(tt__calib_create(j->ctx, j->net, &co, &j->calib, err));
     }
     if (found && restore(j, &why) == TT_OK) {
@@ -423,6 +424,7 @@ static tt_status make_stats(const cjob *j, const tt_weight *w, tt_stats *stats, 
     stats->tokens = tt__calib_tokens(j->calib);
     stats->hessian = j->full ? sum : NULL;
     stats->sumsq = j->full ? NULL : sum;
+    stats->cross = j->calib->moment[w->input];
     if (!j->full) return TT_OK;
     float *diag = NULL;
     TT_TRY(tt__new(&diag, (size_t)w->cols, sizeof *diag, "input statistics", err));
@@ -520,7 +522,7 @@ static size_t matrix_at(const cjob *j, int64_t index) {
 
 static void install(cjob *j, int layer, bool in) {
     for (size_t i = 0; i < j->net->n_weights; i++)
-        if (tt__in_unit(j->net, i, layer) && j->ops[i]) tt__runner_set_op(j->calib->runner, i, in ? j->ops[i] : NULL);
+        if (tt__in_unit(j->net, i, layer) && j->ops[i]) tt__calib_set_op(j->calib, i, in ? j->ops[i] : NULL);
 }
 
 /* Pages of a mapped file that this operator lends from: read again if need be. */

@@ -148,7 +148,8 @@ tt_status tt__cstate_load_ops(const char *dir, int unit, const tt_net *net, tt_l
 
 /* Files of a state, and what a killed writer left of them (".NAME.XXXXXX.tmp"). */
 static bool ours(const char *name) {
-    static const char *const prefixes[] = {"ops.", "hidden.", "sum.", "self.", ".ops.", ".hidden.", ".sum.", ".self.", ".state.json."};
+    static const char *const prefixes[] = {"ops.",  "hidden.",  "dense.",  "sum.",  "cross.",  "self.",
+                                           ".ops.", ".hidden.", ".dense.", ".sum.", ".cross.", ".self.", ".state.json."};
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
         if (!strncmp(name, prefixes[i], strlen(prefixes[i]))) return true;
     return false;

@@ -12,6 +12,7 @@ typedef struct tt_stats {
     int64_t n;                    /* inputs (cols) */
     int64_t tokens;
     const float *hessian;         /* [n, n] Σ x x^T / tokens (f32), or NULL when not wanted */
+    const float *cross;           /* [n, n] Σ x (x_dense - x)^T / tokens: x_dense is the input of the uncompressed model; or NULL when not wanted */
     const float *sumsq;           /* [n] Σ x_j² / tokens, always */
 } tt_stats;
 
@@ -48,7 +49,8 @@ double tt__knob_f(const tt_knobs *k, const char *name);
 bool tt__knob_b(const tt_knobs *k, const char *name);
 const char *tt__knob_s(const tt_knobs *k, const char *name);
 
-enum { TT_WANT_NOTHING = 0, TT_WANT_SUMSQ = 1, TT_WANT_HESSIAN = 2 };
+/* CROSS: the Hessian and the cross moment; DENSE: the stream through the original blocks beside that through the compressed ones (train/calib.h). */
+enum { TT_WANT_NOTHING = 0, TT_WANT_SUMSQ = 1, TT_WANT_HESSIAN = 2, TT_WANT_CROSS = 4, TT_WANT_DENSE = 8 };
 typedef struct tt_compress_vtable {
     unsigned (*wants)(const tt_knobs *k);
     bool (*sequential)(const tt_knobs *k);                    /* recollect statistics inside a block; NULL: no */

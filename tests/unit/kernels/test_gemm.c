@@ -41,11 +41,13 @@ static void check(const char *what, const float *C, int64_t ldc, int64_t M, int6
 }
 
 static void one_shape(tt_ctx *ctx, int64_t M, int64_t N, int64_t K, int64_t unit) {
-    float *A = random_floats((size_t)(M * K), 1), *B = random_floats((size_t)(N * K), 1), *Bt = guard((size_t)(N * K) * 4);
+    float *A = random_floats((size_t)(M * K), 1), *B = random_floats((size_t)(N * K), 1), *Bt = guard((size_t)(N * K) * 4), *At = guard((size_t)(M * K) * 4);
     float *C = random_floats((size_t)(M * N), 1), *start = guard((size_t)(M * N) * 4);
     double *want = guard((size_t)(M * N) * 8), *size = guard((size_t)(M * N) * 8);
     for (int64_t n = 0; n < N; n++)
         for (int64_t k = 0; k < K; k++) Bt[k * N + n] = B[n * K + k];
+    for (int64_t m = 0; m < M; m++)
+        for (int64_t k = 0; k < K; k++) At[k * M + m] = A[m * K + k];
     memcpy(start, C, (size_t)(M * N) * 4);
     naive(M, N, K, A, K, 1, B, K, 1, want, size);
     const dense w = {B, N, K, unit}, wt = {Bt, K, N, unit};
@@ -60,6 +62,9 @@ static void one_shape(tt_ctx *ctx, int64_t M, int64_t N, int64_t K, int64_t unit
     fill_nan(C, (size_t)(M * N));
     tt__gemm(ctx, M, N, K, 1.0f, A, K, B, K, true, C, N, false);
     check("gemm transposed", C, N, M, N, K, want, size);
+    fill_nan(C, (size_t)(M * N));
+    tt__gemm_tn(ctx, M, N, K, At, M, Bt, N, C, N, false);
+    check("gemm of A^T", C, N, M, N, K, want, size);
     for (int64_t i = 0; i < M * N; i++) {
         want[i] = -2.0 * want[i] + (double)start[i];
         size[i] = 2.0 * size[i] + fabs((double)start[i]);
@@ -143,5 +148,6 @@ TT_CASE(empty_products) {
     tt__gemm(ctx, 2, 2, 0, 1.0f, c, 1, c, 1, true, c, 2, false);
     TT_CHECK(c[0] == 0.0f && c[3] == 0.0f);
     tt__gemm(ctx, 0, 2, 2, 1.0f, c, 1, c, 1, true, c, 2, false);
+    tt__gemm_tn(ctx, 2, 2, 0, c, 2, c, 2, c, 2, true);
     tt__syrk(ctx, c, 2, 0, 2, c);
 }
