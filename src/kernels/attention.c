@@ -34,6 +34,7 @@ enum {
     PIECE = 128,         /* keys of a piece in decoding */
     STRIP = 16,          /* of which so many are read through all heads before the next */
     FEW = 4,             /* up to so many new rows are decoded one by one */
+    MANY_ROWS = 8,       /* from so many rows of few each, rows are dealt out, not pieces */
     JOIN_HEADS = TT_ATTN_GROUP   /* heads whose pieces are held at a time in decoding */
 };
 #define NOTHING_SEEN (-1e30f)
@@ -51,6 +52,7 @@ typedef struct job {
     bool bf16;                                /* forward of many rows: products of bf16 words */
     const float *dout; float *dq, *dk, *dv, *dpk, *dpv;
     int64_t s, t, pieces, kv0, kvs;           /* decoding: row, pieces of it, kv heads at a time */
+    float *results;                           /* of the pieces */
 } job;
 
 /* ---- the three stretches of keys that a row sees ---- */
@@ -270,7 +272,7 @@ static int64_t piece_count(int64_t P, int64_t N) { return ceil_div(P, PIECE) + c
 
 /* What piece i leaves for head h (counted from the first head of kv0): sum of v, max, sum. */
 static float *piece_result(const job *j, int64_t i, int64_t h) {
-    return (float *)tt__scratch(j->ctx, 0) + (i * j->kvs * j->group + h) * (j->a->D + 2);
+    return j->results + (i * j->kvs * j->group + h) * (j->a->D + 2);
 }
 
 /* Scores of `rows` positions from r of a piece against the heads that share them; and their values, weighted. */
@@ -333,16 +335,40 @@ static void join_pieces(const job *j, int64_t h, float *weights) {
     if (a->lse) a->lse[row * a->H + head] = top + logf(total);
 }
 
+static void join_all(const job *j) {
+    for (int64_t h = 0; h < j->kvs * j->group; h++) join_pieces(j, h, piece_result(j, j->pieces, 0));
+}
+
+/* One row with all of its pieces and kv heads. */
+static void decode_row(void *arg, int64_t i, int worker) {
+    job j = *(const job *)arg;
+    const int64_t at_once = most(1, JOIN_HEADS / j.group);
+    j.results = tt__scratch(j.ctx, worker);
+    j.s = i / j.a->T;
+    j.t = i % j.a->T;
+    for (j.kv0 = 0; j.kv0 < j.a->Hkv; j.kv0 += at_once) {
+        j.kvs = least(at_once, j.a->Hkv - j.kv0);
+        for (int64_t p = 0; p < j.pieces; p++) decode_unit(&j, p, worker);
+        join_all(&j);
+    }
+}
+
+/* The pieces of a row at once; or where rows are many (sequences in lock-step), rows at once: the same sums either way. */
 static void decode_rows(job *j) {
     const tt_attn *a = j->a;
     const int64_t at_once = most(1, JOIN_HEADS / j->group);
     j->pieces = piece_count(a->P, a->N);
+    j->results = tt__scratch(j->ctx, 0);
+    if (a->S * a->T >= MANY_ROWS) {
+        tt__parallel(j->ctx, a->S * a->T, decode_row, j);
+        return;
+    }
     for (j->s = 0; j->s < a->S; j->s++)
         for (j->t = 0; j->t < a->T; j->t++)
             for (j->kv0 = 0; j->kv0 < a->Hkv; j->kv0 += at_once) {
                 j->kvs = least(at_once, a->Hkv - j->kv0);
                 tt__parallel(j->ctx, j->pieces, decode_unit, j);
-                for (int64_t h = 0; h < j->kvs * j->group; h++) join_pieces(j, h, piece_result(j, j->pieces, 0));
+                join_all(j);
             }
 }
 
