@@ -296,6 +296,13 @@ const char *opt_s(const cli *c, enum opt_id id) { return c->value[id] && *c->val
 bool opt_b(const cli *c, enum opt_id id) { return c->value[id] && strcmp(c->value[id], "true") == 0; }
 bool opt_given(const cli *c, enum opt_id id) { return c->rank[id] > 0; }
 
+char *opt_list(cli *c, enum opt_id id) {
+    char *list = opt_s(c, id) ? keep(c, strdup(opt_s(c, id))) : NULL;
+    for (char *p = list; p && *p; p++)
+        if (*p == '\n') *p = ',';
+    return list;
+}
+
 int64_t opt_i(const cli *c, enum opt_id id) {
     int64_t i = 0;
     if (opt_s(c, id) && !(options[id].type == OPT_SIZE ? read_size(c->value[id], &i) : read_int(c->value[id], &i))) return 0;

@@ -1,7 +1,7 @@
 /* The program's own header: the option table as an enum, the parsed command line, and what the verbs share.
  *
  *     main.c       verb → function, signals, exit code          args.c      table, command line, environment, config files
- *     out.c        log, progress, errors, JSON, plain tables     generate.c  tokens in, streamed text out (run, chat)
+ *     out.c        log, progress, errors, JSON, plain tables     reply.c     tokens in, streamed text out (run, chat)
  *     VERB.c       one verb                                      help.c, man.c, completion.c   what the table says, in four shapes
  *
  * verbs.inc and options.inc are the only places that name a verb or an option. Every value stays text until a verb asks for it; its
@@ -69,6 +69,7 @@ const char *nearest(const char *word, const char *const *names, size_t n);
 const char *opt_s(const cli *c, enum opt_id id);         /* NULL when empty */
 bool opt_b(const cli *c, enum opt_id id);
 int64_t opt_i(const cli *c, enum opt_id id);             /* also sizes, in bytes; 0 when empty */
+char *opt_list(cli *c, enum opt_id id);                  /* parted by commas, however it was given; NULL when empty */
 double opt_f(const cli *c, enum opt_id id);              /* also times, in seconds */
 bool opt_given(const cli *c, enum opt_id id);            /* set by anyone but the table */
 /* "512", "1,2", "0-512+128", "128-1024*2" (first-last, by steps): the numbers of a list; -1 when it is none or has more than `most`. */
@@ -101,7 +102,7 @@ double seconds_now(void);
 int interrupted(void);                                   /* 0, or the signal's exit code (130, 143) */
 void interrupt_clear(void);
 
-/* ---- generate.c ---- */
+/* ---- reply.c ---- */
 typedef struct generator {
     cli *c;
     tt_model *model;
@@ -122,6 +123,13 @@ void generator_timings(const generator *g);
 int chat_loop(generator *g);
 tt_cache_type cache_type(const char *name);  /* of a --cache-type option; NULL: the library decides */
 tt_run_format run_format(const char *name);
+
+/* ---- tune.c ---- */
+json_t *guard_json(const tt_guard_report *g);            /* null: nothing was guarded */
+void guard_text(const tt_guard_report *g);
+
+/* ---- methods.c ---- */
+void print_recipes(void);
 
 /* ---- help.c, man.c ---- */
 void print_help(const verb_spec *v);         /* NULL: the program */

@@ -112,13 +112,85 @@ static int take_arguments(cli *c, tt_compress_options *o) {
     return looks_like_type(o->recipe) ? 0 : check_recipe(c, o->recipe);
 }
 
+/* ------------------------------------------------------------------ named recipes ---- */
+
+static json_t *step_json(const tt_chain_step *s) {
+    return json_pack("{s:s, s:o, s:b, s:I, s:o, s:o}", "step", s->what, "line", j_text(s->line), "taken", s->taken, "amount", (json_int_t)s->amount, "predicted_seconds",
+                     j_real(s->predicted), "seconds", j_real(s->seconds));
+}
+
+static int chain_json(const cli *c, const tt_chain_options *o, const tt_chain_report *r) {
+    json_t *steps = json_array();
+    for (int i = 0; i < r->n_steps; i++) json_array_append_new(steps, step_json(&r->step[i]));
+    json_t *doc = json_pack("{s:o, s:o, s:o, s:o, s:b, s:b, s:o}", "model", j_text(o->model), "output", j_text(o->output), "tab", j_text(*r->tab ? r->tab : NULL), "recipe",
+                            j_text(o->recipe), "dry_run", o->dry_run, "resumed", r->resumed, "steps", steps);
+    json_object_set_new(doc, "predicted_seconds", j_real(r->predicted));
+    json_object_set_new(doc, "seconds", j_real(r->seconds));
+    json_object_set_new(doc, "bytes_before", json_integer((json_int_t)r->bytes_before));
+    json_object_set_new(doc, "bytes", json_integer((json_int_t)r->bytes_after));
+    json_object_set_new(doc, "file_bytes", json_integer((json_int_t)r->file_bytes));
+    json_object_set_new(doc, "bits_per_weight_before", j_real(r->bits_before));
+    json_object_set_new(doc, "bits_per_weight", j_real(r->bits_after));
+    json_object_set_new(doc, "linear_bits_per_weight", j_real(r->linear_bits_after));
+    json_object_set_new(doc, "guard", guard_json(&r->tune.guard));
+    json_object_set_new(doc, "threads", json_integer(tt_ctx_threads(c->ctx)));
+    json_object_set_new(doc, "isa", j_text(tt_ctx_isa(c->ctx)));
+    return print_json(c, doc);
+}
+
+static int chain_text(const tt_chain_options *o, const tt_chain_report *r) {
+    char a[32], b[32], t[32];
+    printf("%-10s %12s %12s  %s\n", "STEP", "ESTIMATED", "TOOK", "WHAT");
+    for (int i = 0; i < r->n_steps; i++) {
+        const tt_chain_step *s = &r->step[i];
+        printf("%-10s %12s %12s  %s\n", s->what, s->taken ? text_time(s->predicted, a) : "left out", isfinite(s->seconds) ? text_time(s->seconds, b) : "-", s->line);
+    }
+    printf("%s%s, about %s\n", o->dry_run ? "predicted: " : "", o->output, text_time(r->predicted, t));
+    if (r->bytes_after)
+        printf("weights %s -> %s, %.4f -> %.4f bits per weight; linear %.4f\n", text_bytes(r->bytes_before, a), text_bytes(r->bytes_after, b), r->bits_before, r->bits_after,
+               r->linear_bits_after);
+    if (*r->tab) printf("tab %s\n", r->tab);
+    if (!o->dry_run && r->tune.steps) printf("validation %.4f -> %.4f (nats per token)\n", r->tune.first_valid, r->tune.best_valid);
+    guard_text(&r->tune.guard);
+    return 0;
+}
+
+static int run_chain(cli *c, const tt_compress_options *from) {
+    tt_chain_options o = tt_chain_default_options();
+    tt_chain_report r = {0};
+    tt_err err = {0};
+    static const enum opt_id foreign[] = {O_samples, O_length};
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
+        if (opt_given(c, foreign[i])) return usage_error(c, "a named recipe decides this itself", options[foreign[i]].name, NULL, "leave it out, or give the recipe's line");
+    int code = open_ctx(c);
+    if (code) return code;
+    o.model = from->model, o.output = from->output, o.recipe = from->recipe;
+    o.data = opt_list(c, O_data);
+    o.guard = opt_list(c, O_guard);
+    o.time = opt_f(c, O_time);
+    if (opt_given(c, O_work_seed)) o.seed = (uint64_t)opt_i(c, O_work_seed);
+    if (opt_given(c, O_max_ram)) o.max_ram = (uint64_t)opt_i(c, O_max_ram);
+    o.state = opt_s(c, O_state);
+    o.resume = opt_b(c, O_resume);
+    o.force = opt_b(c, O_force);
+    o.dry_run = opt_b(c, O_dry_run);
+    note(c, "trimtab compress: %s -> %s, recipe %s, %d threads, %s", o.model, o.output, o.recipe, tt_ctx_threads(c->ctx), tt_ctx_isa(c->ctx));
+    tt_status st = tt_chain(c->ctx, &o, &r, &err);
+    if (st == TT_OK || st == TT_TARGET) code = json_wanted(c) ? chain_json(c, &o, &r) : chain_text(&o, &r);
+    return st == TT_OK ? code : fail(c, st, &err);
+}
+
 int cmd_compress(cli *c) {
     tt_compress_options o = tt_compress_default_options();
     tt_compress_report *r = NULL;
     tt_err err = {0};
+    tt_named_recipe named;
     int code = take_arguments(c, &o);
-    if (code || (code = open_ctx(c))) return code;
-    o.data = opt_s(c, O_data);
+    if (code) return code;
+    if (tt_named_recipe_find(o.recipe, &named)) return run_chain(c, &o);
+    if (opt_given(c, O_time) || opt_given(c, O_guard)) return usage_error(c, "only a named recipe takes this", opt_given(c, O_time) ? "--time" : "--guard", NULL, "'trimtab methods' lists the recipes");
+    if ((code = open_ctx(c))) return code;
+    o.data = opt_list(c, O_data);
     o.samples = opt_i(c, O_samples);
     o.length = opt_i(c, O_length);
     if (opt_given(c, O_work_seed)) o.seed = (uint64_t)opt_i(c, O_work_seed);

@@ -105,6 +105,10 @@ void print_help(const verb_spec *v) {
 }
 
 int cmd_help(cli *c) {
+    if (c->n_args && !strcmp(c->args[0], "recipes")) {
+        print_recipes();
+        return 0;
+    }
     const verb_spec *v = c->n_args ? find_verb(c->args[0]) : NULL;
     if (c->n_args && !v) {
         const char *names[64];

@@ -1,5 +1,6 @@
 /* trimtab methods: the registry, as a table or one method with its knobs. */
 #include "cli.h"
+#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -49,6 +50,48 @@ static int unknown_method(const cli *c, const char *name) {
     return usage_error(c, "unknown method", name, NULL, hint);
 }
 
+/* ------------------------------------------------------------------ named recipes ---- */
+
+static const char *stage_name(tt_named_stage s) { return s == TT_NAMED_TAB ? "tab" : "compress"; }
+
+static json_t *recipe_json(const tt_named_recipe *r) {
+    json_t *steps = json_array();
+    for (int i = 0; i < r->n_steps; i++)
+        json_array_append_new(steps, json_pack("{s:s, s:s, s:i, s:I, s:I, s:I}", "stage", stage_name(r->step[i].stage), "line", r->step[i].line, "worth", r->step[i].worth, "least",
+                                               (json_int_t)r->step[i].least, "usual", (json_int_t)r->step[i].usual, "most", (json_int_t)r->step[i].most));
+    return json_pack("{s:s, s:s, s:o, s:I, s:o}", "name", r->name, "summary", r->summary, "bits", j_real(r->bits), "samples", (json_int_t)r->samples, "steps", steps);
+}
+
+static void print_step(const tt_named_step *s) {
+    printf("  %-9s %s", stage_name(s->stage), s->line);
+    if (s->most) printf("   n = %" PRId64 ", with --time %" PRId64 " to %" PRId64, s->usual, s->least, s->most);
+    puts(s->worth ? "; left out when time is short" : "");
+}
+
+void print_recipes(void) {
+    tt_named_recipe r;
+    puts("Named recipes, 'trimtab compress MODEL OUT.gguf --recipe NAME [--time 30m]': text is sampled from the model (and mixed with --data), the model compressed, a tab\n"
+         "learned through it. --dry-run tells how long it will take here. The bits are those of a linear weight.\n");
+    for (size_t i = 0; tt_named_recipe_get(i, &r); i++) {
+        printf("%-14s %.2f bits, %" PRId64 " x 512 tokens of calibration: %s\n", r.name, r.bits, r.samples, r.summary);
+        for (int k = 0; k < r.n_steps; k++) print_step(&r.step[k]);
+    }
+}
+
+static void print_names(void) {
+    tt_named_recipe r;
+    fputs("named recipes, explained by 'trimtab help recipes':", stdout);
+    for (size_t i = 0; tt_named_recipe_get(i, &r); i++) printf(" %s", r.name);
+    putchar('\n');
+}
+
+static json_t *recipes_json(void) {
+    tt_named_recipe r;
+    json_t *list = json_array();
+    for (size_t i = 0; tt_named_recipe_get(i, &r); i++) json_array_append_new(list, recipe_json(&r));
+    return list;
+}
+
 int cmd_methods(cli *c) {
     if (c->n_args == 1) {
         const tt_method_info *m = tt_method_find(c->args[0]);
@@ -57,7 +100,7 @@ int cmd_methods(cli *c) {
     if (json_wanted(c)) {
         json_t *list = json_array();
         for (size_t i = 0; i < tt_method_count(); i++) json_array_append_new(list, method_json(tt_method_get(i)));
-        return print_json(c, json_pack("{s:o}", "methods", list));
+        return print_json(c, json_pack("{s:o, s:o}", "methods", list, "recipes", recipes_json()));
     }
     printf("%-14s %-10s %-10s %s\n", "METHOD", "FAMILY", "STAGE", "WHAT IT TRADES");
     for (size_t i = 0; i < tt_method_count(); i++) {
@@ -65,5 +108,6 @@ int cmd_methods(cli *c) {
         printf("%-14s %-10s %-10s %s\n", m->name, m->family, m->stage, m->summary);
     }
     puts("\n'trimtab methods NAME' shows the knobs; a recipe joins methods: 'sparsegpt(sparsity=0.5,bits=4)'");
+    print_names();
     return 0;
 }

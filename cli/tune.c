@@ -3,6 +3,26 @@
 #include <inttypes.h>
 #include <string.h>
 
+json_t *guard_json(const tt_guard_report *g) {
+    json_t *texts = json_array(), *trade = json_array();
+    if (!g->n_texts) return json_null();
+    for (int i = 0; i < g->n_texts; i++)
+        json_array_append_new(texts, json_pack("{s:o, s:I, s:o, s:o, s:o}", "name", j_text(g->text[i].name), "tokens", (json_int_t)g->text[i].tokens, "bare",
+                                               j_real(g->text[i].bare), "kept", j_real(g->text[i].kept), "diff", j_real(g->text[i].kept - g->text[i].bare)));
+    for (int i = 0; i < g->n_trade; i++)
+        json_array_append_new(trade, json_pack("{s:I, s:o, s:o}", "step", (json_int_t)g->trade[i].step, "valid", j_real(g->trade[i].valid), "harm", j_real(g->trade[i].harm)));
+    return json_pack("{s:b, s:o, s:o}", "harmless", g->harmless, "texts", texts, "trade", trade);
+}
+
+void guard_text(const tt_guard_report *g) {
+    for (int i = 0; i < g->n_texts; i++)
+        printf("guard %s: %.4f -> %.4f (%+.4f)\n", g->text[i].name, g->text[i].bare, g->text[i].kept, g->text[i].kept - g->text[i].bare);
+    if (!g->n_texts || g->harmless) return;
+    puts("no checkpoint was harmless; what could be had:");
+    for (int i = 0; i < g->n_trade; i++)
+        printf("  step %" PRId64 ": validation %.4f, the worst guarded text %+.4f\n", g->trade[i].step, g->trade[i].valid, g->trade[i].harm);
+}
+
 static int report_json(const cli *c, const tt_tune_options *o, const tt_tune_report *r, const char *recipe_sha256) {
     json_t *doc = json_pack("{s:o, s:o, s:o, s:o, s:o, s:b}", "model", j_text(o->model), "output", j_text(o->output), "recipe", j_text(o->recipe), "recipe_sha256",
                             j_text(recipe_sha256), "data", j_text(o->data), "resumed", r->resumed);
@@ -16,6 +36,7 @@ static int report_json(const cli *c, const tt_tune_options *o, const tt_tune_rep
     json_object_set_new(doc, "seconds", j_real(r->seconds));
     json_object_set_new(doc, "seconds_per_step", j_real(r->seconds_per_step));
     json_object_set_new(doc, "peak_bytes", json_integer((json_int_t)r->peak_bytes));
+    json_object_set_new(doc, "guard", guard_json(&r->guard));
     json_object_set_new(doc, "threads", json_integer(tt_ctx_threads(c->ctx)));
     json_object_set_new(doc, "isa", j_text(tt_ctx_isa(c->ctx)));
     return print_json(c, doc);
@@ -27,6 +48,7 @@ static int report_text(const tt_tune_options *o, const tt_tune_report *r) {
     printf("%" PRId64 " steps, %s tokens, %s%s, %.3f s a step, peak %s\n", r->steps, text_count((uint64_t)r->tokens_seen, n), text_time(r->seconds, t),
            r->resumed ? " (resumed)" : "", r->seconds_per_step, text_bytes(r->peak_bytes, p));
     printf("loss %.4f -> %.4f, validation %.4f -> %.4f at step %" PRId64 " (nats per token)\n", r->first_loss, r->last_loss, r->first_valid, r->best_valid, r->best_step);
+    guard_text(&r->guard);
     return 0;
 }
 
@@ -59,7 +81,8 @@ int cmd_tune(cli *c) {
     int code = check_method(c, o.recipe, sha256);
     if (code || (code = open_ctx(c))) return code;
     o.teacher = opt_s(c, O_teacher);
-    o.data = opt_s(c, O_data);
+    o.data = opt_list(c, O_data);
+    o.guard = opt_list(c, O_guard);
     o.valid = opt_s(c, O_valid);
     o.time = opt_f(c, O_time);
     if (opt_given(c, O_work_seed)) o.seed = (uint64_t)opt_i(c, O_work_seed);
@@ -69,6 +92,6 @@ int cmd_tune(cli *c) {
     o.force = opt_b(c, O_force);
     note(c, "trimtab tune: %s -> %s, %s, %d threads, %s", o.model, o.output, o.recipe, tt_ctx_threads(c->ctx), tt_ctx_isa(c->ctx));
     tt_status st = tt_tune(c->ctx, &o, &r, &err);
-    if (st != TT_OK) return fail(c, st, &err);
-    return json_wanted(c) ? report_json(c, &o, &r, sha256) : report_text(&o, &r);
+    if (st == TT_OK || st == TT_TARGET) code = json_wanted(c) ? report_json(c, &o, &r, sha256) : report_text(&o, &r);
+    return st == TT_OK ? code : fail(c, st, &err);
 }

@@ -8,7 +8,7 @@
  *     tt_tab      the small learned file that steers a model                   tt_tab_open … tt_tab_close
  *     tt_session  one mutable timeline: cache, sampler, attached tabs          tt_session_create … tt_session_free
  *
- * and verbs on them: tt_compress (trim), tt_tune (tab), tt_perplexity and tt_bench (measure).
+ * and verbs on them: tt_compress (trim), tt_tune (tab), tt_generate (data), tt_perplexity and tt_bench (measure).
  *
  * Rules. create/free own memory, open/close own files, get lends. Freeing NULL is fine. Options structs start with their own size
  * (`size`, for the ABI) and have a default-maker. Strings are UTF-8 and are copied unless a comment says "lent". One thread drives
@@ -224,7 +224,8 @@ typedef struct tt_compress_options {
     const char *model;           /* reference */
     const char *output;          /* file to write: GGUF */
     const char *recipe;          /* the compress steps of it are applied in order; or a plain type name "Q4_0" */
-    const char *data;            /* calibration text file, JSONL, folder; "self": text sampled from the model; NULL: self */
+    const char *data;            /* calibration text file, JSONL, folder; "self": text sampled from the model; several parted by commas, each with a
+                                    weight behind it or 1: "own.txt:2,self"; NULL: self */
     int64_t samples, length;     /* calibration sequences and their tokens; 0: 64 x 512 */
     uint64_t seed;
     uint64_t max_ram;            /* bound on memory beside the mapped model, 0: 1 GiB */
@@ -273,23 +274,84 @@ typedef struct tt_tune_options {
     const char *teacher;         /* the dense model for loss=kl; NULL: the model recorded by compress, else an error */
     const char *output;          /* folder to write */
     const char *recipe;          /* exactly one train step, "prompt(tokens=32,steps=300)" */
-    const char *data;            /* training text, as for compress */
+    const char *data;            /* training text, as for compress; texts are repeated until they have the shares of their weights */
     const char *valid;           /* validation text; NULL: a part of `data` split off by document */
     double time;                 /* seconds; 0: the method's own knobs decide */
     uint64_t seed;
     uint64_t max_ram;
     const char *state;           /* NULL: OUTPUT.state */
     bool resume, force;
+    const char *guard;           /* texts not learned from that no kept checkpoint may harm, parted by commas, "self" among them; "none"; NULL: self,
+                                    unless data holds it */
 } tt_tune_options;
 tt_tune_options tt_tune_default_options(void);
+/* Next-token losses on guarded texts: bare, without what was learned; kept, with the checkpoint that was written. Unless some checkpoint was
+ * harmless (no text worse than bare), the best points of validation against largest harm. */
+enum { TT_MAX_GUARDS = 8, TT_MAX_TRADE = 32 };
+typedef struct tt_guard_trade { int64_t step; double valid, harm; } tt_guard_trade;
+typedef struct tt_guard_report {
+    int n_texts; bool harmless;
+    struct { char name[64]; int64_t tokens; double bare, kept; } text[TT_MAX_GUARDS];
+    int n_trade; tt_guard_trade trade[TT_MAX_TRADE];
+} tt_guard_report;
 typedef struct tt_tune_report {
     int64_t steps, best_step, tokens_seen;
     double first_loss, last_loss, best_valid, first_valid;   /* nats per target token */
     double seconds, seconds_per_step;
     uint64_t peak_bytes;
     bool resumed;
+    tt_guard_report guard;       /* n_texts 0: nothing was guarded */
 } tt_tune_report;
+/* TT_TARGET: guard texts were named and no checkpoint was harmless; the best one by validation is written and the report is filled. */
 tt_status tt_tune(tt_ctx *ctx, const tt_tune_options *options, tt_tune_report *report, tt_err *err);
+
+/* ------------------------------------------------------------------ named recipes ---- */
+/* Chains for those who do not want to choose: compress, then win back, in one call. The names are listed by tt_named_recipe_get. */
+enum { TT_MAX_NAMED_STEPS = 8 };
+typedef enum tt_named_stage { TT_NAMED_COMPRESS, TT_NAMED_TAB } tt_named_stage;
+typedef struct tt_named_step {
+    tt_named_stage stage;
+    int worth;                   /* of steps that may be left out the one of least worth goes first; 0: never left out */
+    int64_t least, usual, most;  /* amounts that "{n}" of the line stands for; 0: it has none */
+    const char *line;
+} tt_named_step;
+typedef struct tt_named_recipe {
+    const char *name, *summary; double bits; int64_t samples;
+    int n_steps; tt_named_step step[TT_MAX_NAMED_STEPS];
+} tt_named_recipe;
+size_t tt_named_recipe_count(void);
+bool tt_named_recipe_get(size_t i, tt_named_recipe *out);              /* texts are static; false: out of range */
+bool tt_named_recipe_find(const char *name, tt_named_recipe *out);
+
+typedef struct tt_chain_options {
+    size_t size;
+    const char *model, *output;  /* reference; "x.gguf", the tab becomes the folder "x.tab" beside it */
+    const char *recipe;          /* a name */
+    const char *data;            /* texts as for tune; they are mixed one to one with text sampled from the model; NULL: sampled text alone */
+    const char *guard;           /* as for tune */
+    double time;                 /* seconds for everything: steps are left out and amounts chosen so that it fits, by speeds measured first; 0: the usual amounts */
+    uint64_t seed, max_ram;
+    const char *state;           /* folder; NULL: OUTPUT.chain */
+    bool resume, force, dry_run; /* dry_run: measure, plan and predict only */
+} tt_chain_options;
+tt_chain_options tt_chain_default_options(void);
+typedef struct tt_chain_step {
+    char line[512];
+    const char *what;            /* "sample", "compress", "tab"; static */
+    bool taken;
+    int64_t amount;
+    double predicted, seconds;   /* estimated from the probe; what it took, NaN: not yet */
+} tt_chain_step;
+typedef struct tt_chain_report {
+    int n_steps; tt_chain_step step[TT_MAX_NAMED_STEPS + 1];
+    double predicted, seconds;
+    uint64_t bytes_before, bytes_after, file_bytes; double bits_before, bits_after, linear_bits_after;
+    char tab[1024];              /* "": none */
+    bool resumed;
+    tt_tune_report tune;         /* of the tab, when it was made by this call */
+} tt_chain_report;
+/* TT_TARGET: even the least of the recipe takes longer than `time`; it was done all the same (unless dry_run). */
+tt_status tt_chain(tt_ctx *ctx, const tt_chain_options *options, tt_chain_report *report, tt_err *err);
 
 /* ------------------------------------------------------------------ sessions ---- */
 typedef struct tt_session tt_session;
@@ -325,6 +387,36 @@ tt_sampler_options tt_sampler_default_options(void);
 tt_status tt_session_set_sampler(tt_session *session, const tt_sampler_options *options, tt_err *err);
 /* Draws the next token from the logits (does not feed it). Non-finite logits: TT_FAIL. */
 tt_status tt_session_sample(tt_session *session, int32_t *id, tt_err *err);
+
+/* ------------------------------------------------------------------ generate ---- */
+/* Text sampled from a model in large batches: data for calibration, training and guarding. Written as JSON Lines, a document a line:
+ * {"id": n, "text": "…"}, with `chat` {"id": n, "messages": [{"role": "user", "content": "…"}, {"role": "assistant", …}]}. */
+typedef struct tt_generate_options {
+    size_t size;
+    const char *model;           /* reference */
+    const char *output;          /* file to write, "x.jsonl"; the manifest goes beside it, "x.manifest.json" */
+    int64_t count, tokens;       /* sequences, and tokens of each at most, its prompt included; 0: 256 x 512 */
+    int64_t batch;               /* sequences in lock-step, at most 128; 0: as many as 256 MiB of cache hold, at most 64 */
+    double temperature, top_p;   /* 1, 1 */
+    uint64_t seed;
+    const char *prompts;         /* data set whose documents begin the sequences, in turn; NULL: one token drawn at random, with `chat` nothing:
+                                    the model writes the user's turn as well */
+    bool chat;                   /* through the model's chat template */
+    const char *system;          /* system message, with `chat`; NULL: the template's own */
+    tt_cache_type cache;
+    const char *state;           /* folder for resuming; NULL: OUTPUT.state */
+    bool resume, force;
+} tt_generate_options;
+tt_generate_options tt_generate_default_options(void);
+typedef struct tt_generate_report {
+    int64_t documents, dropped;  /* dropped: blank ones, and chats in which the user's turn never ended */
+    int64_t tokens, drawn;       /* of the documents; drawn by the model in all sequences */
+    double seconds, tokens_per_second;   /* of drawing, this run alone */
+    uint64_t peak_bytes;
+    bool resumed;
+    char sha256[65], model_sha256[65], manifest[1024];
+} tt_generate_report;
+tt_status tt_generate(tt_ctx *ctx, const tt_generate_options *options, tt_generate_report *report, tt_err *err);
 
 /* ------------------------------------------------------------------ measure ---- */
 typedef struct tt_perplexity_options {

@@ -19,6 +19,8 @@
 #include "engine/compress_state.h"
 #include "engine/mix.h"
 #include "engine/model.h"
+#include "engine/sample.h"
+#include "engine/texts.h"
 #include "methods/method.h"
 #include "methods/weights/grid.h"
 #include "models/store.h"
@@ -50,9 +52,11 @@ typedef struct cjob {
     tt_model *model;
     tt_net *net;
     char recipe_sha256[65], base_sha256[65], data_sha256[65], fingerprint[65];
-    tt_docs docs;
+    tt_sources sources;
+    int64_t self_rows;                         /* of the calibration sequences: the last ones are sampled from the model */
     int32_t *ids;                              /* [samples, length] */
     tt_selftext *self;
+    tt_model *sampled;                         /* the model once more, for fast runs */
     tt_calib *calib;
     bool hidden_in_memory, full;
     unsigned passes[TT_CALIB_INPUTS];          /* inputs collected together */
@@ -71,7 +75,8 @@ typedef struct cjob {
 tt_compress_options tt_compress_default_options(void) { return (tt_compress_options){.size = sizeof(tt_compress_options), .resume = true}; }
 
 static bool calibrates(const cjob *j) { return j->wants != TT_WANT_NOTHING; }
-static bool is_self(const cjob *j) { return !j->o->data || !strcmp(j->o->data, "self"); }
+static bool is_self(const cjob *j) { return j->self_rows > 0; }
+static int32_t *self_ids(const cjob *j) { return j->ids + (j->samples - j->self_rows) * j->length; }
 static int n_units(const cjob *j) { return (int)j->net->hp.n_layer + (j->mix ? 1 : 0); }
 static int unit_of(const cjob *j, int layer) { return layer < j->net->hp.n_layer ? layer : -1; }
 static bool treated(const cjob *j, size_t i) { return j->net->weights[i].op && (j->mix || j->net->weights[i].linear); }
@@ -220,7 +225,7 @@ static tt_status plan(cjob *j, tt_err *err) {
 
 static void hash_ids(cjob *j) { tt__sha256_hex(j->ids, (size_t)(j->samples * j->length) * sizeof *j->ids, j->data_sha256); }
 
-/* Random windows of the text. Fewer than asked for is a warning, none an error. */
+/* Random windows of the text, behind which there is room for the sampled ones. Fewer than asked for is a warning, none an error. */
 static tt_status take_windows(cjob *j, const tt_tokens *tokens, tt_err *err) {
     tt_tokens joined = {0};
     tt_window *windows = NULL;
@@ -231,27 +236,62 @@ static tt_status take_windows(cjob *j, const tt_tokens *tokens, tt_err *err) {
         st = tt__fail(err, TT_USAGE, "calibration text is too short|%s|%zu tokens|at least %lld", j->o->data, tokens->n, (long long)j->length);
         goto done;
     }
-    if ((int64_t)n < j->samples) {
-        tt__log(j->ctx, TT_LOG_WARN, "compress: the text gives %zu sequences of %lld tokens, not %lld", n, (long long)j->length, (long long)j->samples);
-        j->samples = (int64_t)n;
+    if ((int64_t)n < j->samples - j->self_rows) {
+        tt__log(j->ctx, TT_LOG_WARN, "compress: the text gives %zu sequences of %lld tokens, not %lld", n, (long long)j->length, (long long)(j->samples - j->self_rows));
+        j->samples = (int64_t)n + j->self_rows;
     }
     TT_TRY_GOTO(tt__new(&j->ids, (size_t)(j->samples * j->length), sizeof *j->ids, "calibration tokens", err));
-    for (int64_t s = 0; s < j->samples; s++) memcpy(j->ids + s * j->length, joined.ids + windows[s].begin, (size_t)j->length * sizeof *j->ids);
+    for (int64_t s = 0; s < j->samples - j->self_rows; s++) memcpy(j->ids + s * j->length, joined.ids + windows[s].begin, (size_t)j->length * sizeof *j->ids);
 done:
     tt__tokens_free(&joined);
     tt__free(windows);
     return st;
 }
 
-static tt_status read_text(cjob *j, tt_err *err) {
-    tt_tokens tokens = {0};
-    TT_TRY(tt__docs_load(j->o->data, NULL, &j->docs, err));
-    memcpy(j->data_sha256, j->docs.sha256, sizeof j->data_sha256);
-    tt_status st = tt__docs_tokenize(&j->docs, j->model->tok, &tokens, err);
-    if (st == TT_OK) st = take_windows(j, &tokens, err);
-    tt__tokens_free(&tokens);
-    tt__docs_free(&j->docs);
+static tt_status load_text(cjob *j, const char *path, char sha256[65], tt_tokens *out, tt_err *err) {
+    tt_docs docs = {0};
+    TT_TRY(tt__docs_load(path, NULL, &docs, err));
+    memcpy(sha256, docs.sha256, sizeof docs.sha256);
+    tt_status st = tt__docs_tokenize(&docs, j->model->tok, out, err);
+    tt__docs_free(&docs);
     return st;
+}
+
+/* The texts that are files, mixed by weight. */
+static tt_status read_text(cjob *j, tt_err *err) {
+    tt_tokens tokens[TT_MAX_SOURCES] = {{0}}, mixed = {0};
+    char sha[TT_MAX_SOURCES][65];
+    const char *hashes[TT_MAX_SOURCES];
+    double weights[TT_MAX_SOURCES];
+    int n = 0;
+    tt_status st = TT_OK;
+    for (int i = 0; i < j->sources.n && st == TT_OK; i++) {
+        if (j->sources.item[i].self) continue;
+        weights[n] = j->sources.item[i].weight;
+        hashes[n] = sha[n];
+        st = load_text(j, j->sources.item[i].path, sha[n], &tokens[n], err);
+        n++;
+    }
+    if (st == TT_OK) st = tt__tokens_mix(tokens, weights, n, &mixed, err);
+    if (st == TT_OK) st = take_windows(j, &mixed, err);
+    if (st == TT_OK) tt__mix_sha256(hashes, weights, n, j->data_sha256);
+    for (int i = 0; i < n; i++) tt__tokens_free(&tokens[i]);
+    tt__tokens_free(&mixed);
+    return st;
+}
+
+/* How many of the sequences are sampled: all, or the share of self among the texts. */
+static tt_status share_out(cjob *j, tt_err *err) {
+    double sum = 0;
+    TT_TRY(tt__sources_parse(j->o->data ? j->o->data : "self", "data", &j->sources, err));
+    int self = tt__sources_self(&j->sources);
+    for (int i = 0; i < j->sources.n; i++) sum += j->sources.item[i].weight;
+    if (self < 0) return TT_OK;
+    j->self_rows = (int64_t)((double)j->samples * j->sources.item[self].weight / sum + 0.5);
+    if (j->self_rows < 1) j->self_rows = 1;
+    TT_FAIL_IF(j->sources.n > 1 && j->samples < 2, err, TT_USAGE, "too few calibration sequences for several texts|samples|%lld|at least 2", (long long)j->samples);
+    if (j->sources.n > 1 && j->self_rows == j->samples) j->self_rows--;
+    return TT_OK;
 }
 
 static tt_status prepare_data(cjob *j, tt_err *err) {
@@ -259,7 +299,8 @@ static tt_status prepare_data(cjob *j, tt_err *err) {
     TT_FAIL_IF(j->samples < 1 || j->samples > 1 << 20, err, TT_USAGE, "bad number of calibration sequences|samples|%lld|1 to 1048576", (long long)j->samples);
     TT_FAIL_IF(j->length < 2 || j->length > j->net->hp.n_ctx, err, TT_USAGE, "bad length of calibration sequences|length|%lld|2 to %lld, the model's context",
                (long long)j->length, (long long)j->net->hp.n_ctx);
-    if (!is_self(j)) return read_text(j, err);
+    TT_TRY(share_out(j, err));
+    if (j->self_rows < j->samples) return read_text(j, err);
     return tt__new(&j->ids, (size_t)(j->samples * j->length), sizeof *j->ids, "calibration tokens", err);
 }
 
@@ -269,9 +310,9 @@ static tt_status prepare_data(cjob *j, tt_err *err) {
 static tt_status make_fingerprint(cjob *j, tt_err *err) {
     tt__str s = {0};
     TT_TRY(tt_model_sha256(j->model, j->base_sha256, err));
-    tt__str_printf(&s, "1 %s %s %s %s %s", tt_version(), j->base_sha256, j->recipe_sha256, j->o->model, tt_ctx_isa(j->ctx));
+    tt__str_printf(&s, "2 %s %s %s %s %s", tt_version(), j->base_sha256, j->recipe_sha256, j->o->model, tt_ctx_isa(j->ctx));
     if (calibrates(j))
-        tt__str_printf(&s, " %s %lld %lld %" PRIu64 " %d", is_self(j) ? "self" : j->data_sha256, (long long)j->samples, (long long)j->length, j->o->seed, j->full);
+        tt__str_printf(&s, " %s %lld %lld %lld %" PRIu64 " %d", j->data_sha256[0] ? j->data_sha256 : "self", (long long)j->self_rows, (long long)j->samples, (long long)j->length, j->o->seed, j->full);
     if (!s.failed) tt__sha256_hex(s.s, s.n, j->fingerprint);
     tt_status st = s.failed ? tt__fail(err, TT_RESOURCE, "out of memory|the fingerprint") : TT_OK;
     tt__str_free(&s);
@@ -340,7 +381,7 @@ static tt_status restore(cjob *j, tt_err *err) {
         for (size_t i = 0; i < j->net->n_weights; i++) any |= tt__in_unit(j->net, i, unit_of(j, l)) && j->outcome[i].done && !j->outcome[i].kept;
         if (any) TT_TRY(map_unit(j, l, err));
     }
-    if (calibrates(j) && is_self(j)) TT_TRY(tt__raw_read(j->state, "self.ids", j->ids, (size_t)(j->samples * j->length) * sizeof *j->ids, err));
+    if (calibrates(j) && is_self(j)) TT_TRY(tt__raw_read(j->state, "self.ids", self_ids(j), (size_t)(j->self_rows * j->length) * sizeof *j->ids, err));
     if (j->calib && j->at.stage != TT_C_DONE)
         TT_TRY(tt__calib_load(j->calib, j->at.layer, advanced(&j->at), has_sums(&j->at) ? j->passes[j->at.pass] : 0, tag, err));
     return TT_OK;
@@ -561,13 +602,17 @@ static tt_status end_layer(cjob *j, tt_err *err) {
 
 static tt_status step_sample(cjob *j, tt_err *err) {
     if (!j->self) {
-        TT_TRY(tt__selftext_create(j->ctx, j->net, j->model->tok, j->samples, j->length, j->o->seed, j->ids, &j->self, err));
+        tt_selftext_options so = tt__selftext_options(j->self_rows, j->length, j->o->seed);
+        TT_TRY(tt__sample_open(j->ctx, j->model, &j->sampled, err));
+        TT_TRY(tt__selftext_create(j->ctx, j->sampled->net, j->model->tok, &so, self_ids(j), &j->self, err));
         TT_TRY(tt__selftext_load(j->self, j->state, err));
     }
     if (!tt__selftext_done(j->self)) return tt__selftext_step(j->self, err);
     TT_TRY(tt__selftext_save(j->self, j->state, err));
     tt__selftext_free(j->self);
+    tt_model_close(j->sampled);
     j->self = NULL;
+    j->sampled = NULL;
     j->at = (tt_position){.stage = TT_C_COLLECT};
     return save_state(j, err);
 }
@@ -607,7 +652,7 @@ static tt_status step_advance(cjob *j, tt_err *err) {
 
 static void report_progress(const cjob *j) {
     if (j->at.stage == TT_C_SAMPLE) {
-        tt__progress(j->ctx, "sample", (j->self ? tt__selftext_share(j->self) : 0) * (double)(j->samples * j->length), (double)(j->samples * j->length), "tokens", "");
+        tt__progress(j->ctx, "sample", (j->self ? tt__selftext_share(j->self) : 0) * (double)(j->self_rows * j->length), (double)(j->self_rows * j->length), "tokens", "");
         return;
     }
     double within = 0, batches = j->calib ? (double)j->calib->n_batches : 1;
@@ -652,7 +697,7 @@ static tt_status add_tokenizer(void *user, tt_gguf_writer *w, tt_err *err) {
 
 static tt_status write_file(cjob *j, tt_err *err) {
     char calib[96];
-    snprintf(calib, sizeof calib, "%s, %lld x %lld tokens, seed %" PRIu64, is_self(j) ? "self" : "text", (long long)j->samples, (long long)j->length, j->o->seed);
+    snprintf(calib, sizeof calib, "%s, %lld x %lld tokens, seed %" PRIu64, !is_self(j) ? "text" : j->self_rows == j->samples ? "self" : "text and self", (long long)j->samples, (long long)j->length, j->o->seed);
     const char *extra[] = {"trimtab.version", tt_version(), "trimtab.recipe", j->line, "trimtab.recipe_sha256", j->recipe_sha256, "trimtab.base", j->o->model,
                            "trimtab.base_sha256", j->base_sha256, calibrates(j) ? "trimtab.calib" : NULL, calib, "trimtab.calib_sha256", j->data_sha256, NULL};
     return tt__store_gguf(j->net, (const tt_linop *const *)j->ops, j->model->gguf, add_tokenizer, j, extra, j->o->output, &j->file_bytes, err);
@@ -796,15 +841,38 @@ static tt_status compress(cjob *j, tt_err *err) {
     return finish(j, err);
 }
 
+/* The first layer on tokens drawn at random: what they say does not matter to the time it takes. Nothing is written but the state, which goes. */
+static tt_status probe(cjob *j, double *seconds, tt_err *err) {
+    tt__rng rng;
+    TT_TRY(name_state(j, err));
+    TT_TRY(read_recipe(j, err));
+    TT_TRY(open_model(j, err));
+    TT_TRY(tt__new(&j->ids, (size_t)(j->samples * j->length), sizeof *j->ids, "calibration tokens", err));
+    tt__rng_seed(&rng, 1);
+    for (int64_t i = 0; i < j->samples * j->length; i++) j->ids[i] = (int32_t)tt__rng_below(&rng, (uint64_t)j->net->hp.n_vocab);
+    TT_TRY(plan(j, err));
+    TT_TRY(make_fingerprint(j, err));
+    TT_TRY(open_state(j, err));
+    double start = tt__now();
+    while (j->at.stage != TT_C_DONE && j->at.layer == 0) {
+        TT_TRY(tt__check_cancel(j->ctx, err));
+        TT_TRY(one_step(j, err));
+    }
+    *seconds = tt__now() - start;
+    tt__cstate_sweep(j->state, NULL, NULL);
+    return TT_OK;
+}
+
 static void release(cjob *j) {
     tt__selftext_free(j->self);
+    tt_model_close(j->sampled);
+    tt__sources_free(&j->sources);
     tt__calib_free(j->calib);
     if (j->net) forget(j);
     tt__free(j->ops);
     tt__free(j->outcome);
     tt__free(j->files);
     tt__free(j->ids);
-    tt__docs_free(&j->docs);
     tt_model_close(j->model);
     tt_recipe_free(j->recipe);
     tt__free(j->line);
@@ -819,6 +887,15 @@ tt_status tt__compress(tt_ctx *ctx, const tt_compress_options *options, double s
     tt__mem_reset_peak();
     tt_status st = compress(&j, err);
     if (st == TT_OK && report) st = make_report(&j, tt__now() - start, report, err);
+    release(&j);
+    return st;
+}
+
+tt_status tt__compress_probe(tt_ctx *ctx, const tt_compress_options *options, double *seconds, tt_err *err) {
+    tt_compress_options o = *options;
+    o.resume = false, o.force = true;
+    cjob j = {.ctx = ctx, .o = &o, .samples = o.samples, .length = o.length, .max_ram = o.max_ram ? o.max_ram : DEFAULT_RAM};
+    tt_status st = probe(&j, seconds, err);
     release(&j);
     return st;
 }

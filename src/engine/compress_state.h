@@ -35,4 +35,6 @@ tt_status tt__cstate_load_ops(const char *dir, int unit, const tt_net *net, tt_l
 void tt__cstate_sweep(const char *dir, bool (*needed)(void *user, const char *name), void *user);
 /* tt_compress with its own interval between two saves; 0: after every step (tests). */
 tt_status tt__compress(tt_ctx *ctx, const tt_compress_options *options, double save_seconds, tt_compress_report **report, tt_err *err);
+/* Seconds that the first layer takes with so many samples (no model is written; the state folder is used and removed). */
+tt_status tt__compress_probe(tt_ctx *ctx, const tt_compress_options *options, double *seconds, tt_err *err);
 #endif

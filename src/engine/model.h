@@ -32,6 +32,10 @@ struct tt_tab {
     char *path;
 };
 
+/* The dense model that this one comes from: as compress recorded it, else (it is dense itself) its own hash, which is taken only when `hash` or when
+ * it is cheap: below 1 GiB. Empty: unknown. */
+tt_status tt__dense_sha256(tt_model *model, bool hash, char out[65], tt_err *err);
+
 /* The prefix of a tab in this model's numerics, computed once and kept in the tab. */
 tt_status tt__tab_prefix(tt_ctx *ctx, tt_tab *tab, const tt_prefix **out, tt_err *err);
 static inline tt_kvtype tt__model_kvtype(const tt_model *m) { return m->opt.numerics == TT_EXACT ? TT_KV_F32 : TT_KV_F16; }

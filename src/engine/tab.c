@@ -4,6 +4,32 @@
 #include "engine/model.h"
 #include "text/template.h"
 
+static const uint64_t CHEAP_TO_HASH = 1ull << 30;
+
+tt_status tt__dense_sha256(tt_model *model, bool hash, char out[65], tt_err *err) {
+    const char *sha = NULL;
+    size_t n = 0;
+    out[0] = 0;
+    if (model->gguf) TT_TRY(tt__gguf_str(model->gguf, "trimtab.base_sha256", false, &sha, &n, err));
+    if (sha && n == 64) {
+        memcpy(out, sha, 64);
+        out[64] = 0;
+        return TT_OK;
+    }
+    return hash || model->info.bytes < CHEAP_TO_HASH ? tt_model_sha256(model, out, err) : TT_OK;
+}
+
+/* A tab serves every compression of the dense model it was made for; with another one it is used all the same. */
+static tt_status tell_lineage(const tt_model *model, const tt_peft_prompt *p, const char *path, tt_err *err) {
+    char dense[65];
+    if (!p->dense_sha256) return TT_OK;
+    TT_TRY(tt__dense_sha256((tt_model *)(uintptr_t)model, false, dense, err));
+    if (dense[0] && strcmp(dense, p->dense_sha256) != 0)
+        tt__log(model->ctx, TT_LOG_WARN, "tab %s was made for compressions of another dense model (%.12s…, this one comes from %.12s…): measure before you trust it", path,
+                p->dense_sha256, dense);
+    return TT_OK;
+}
+
 tt_status tt_tab_open(const tt_model *model, const char *path, tt_tab **out, tt_err *err) {
     *out = NULL;
     TT_FAIL_IF(!model->net, err, TT_BADFILE, "tabs need a model that this build can run|%s|architecture %s", model->path, model->info.architecture);
@@ -25,6 +51,7 @@ tt_status tt_tab_open(const tt_model *model, const char *path, tt_tab **out, tt_
     }
     if (p->n_layers && p->n_layers != model->net->hp.n_layer)
         tt__log(model->ctx, TT_LOG_WARN, "tab %s was made for a model of %lld layers; this one has %lld", path, (long long)p->n_layers, (long long)model->net->hp.n_layer);
+    TT_TRY_GOTO(tell_lineage(model, p, path, err));
     tab->info = (tt_tab_info){.size = sizeof tab->info, .path = tab->path, .method = "prompt", .tokens = p->tokens, .width = p->width,
                               .bytes = (uint64_t)(p->tokens * p->width) * 4, .base_sha256 = p->base_sha256};
     *out = tab;

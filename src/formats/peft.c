@@ -2,7 +2,8 @@
  *
  *   DIR/adapter_config.json        {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": P, "token_dim": C, …}
  *   DIR/adapter_model.safetensors  one tensor "prompt_embeddings" [P, C]
- *   DIR/trimtab.json               ours: "base_sha256" of the model through which the tab learned, and the training record
+ *   DIR/trimtab.json               ours: "base_sha256" of the model through which the tab learned, "dense_sha256" of the one that was compressed
+ *                                  from, and the training record
  *
  * We write F32 and say RANDOM as the initialisation whatever it was: TEXT would make PEFT demand the tokenizer and the text again.
  */
@@ -120,6 +121,10 @@ static tt_status read_ours(const char *dir, tt_peft_prompt *p, tt_err *err) {
     tt_status st = tt__json_str(ours, "base_sha256", false, &sha, OURS, err);
     if (st == TT_OK && sha && !is_sha256(sha)) st = tt__fail(err, TT_BADFILE, "bad hash|%s/%s, base_sha256||64 lower-case hex digits|", dir, OURS);
     if (st == TT_OK) st = copy_string(sha, &p->base_sha256, err);
+    sha = NULL;
+    if (st == TT_OK) st = tt__json_str(ours, "dense_sha256", false, &sha, OURS, err);
+    if (st == TT_OK && sha && !is_sha256(sha)) st = tt__fail(err, TT_BADFILE, "bad hash|%s/%s, dense_sha256||64 lower-case hex digits|", dir, OURS);
+    if (st == TT_OK) st = copy_string(sha, &p->dense_sha256, err);
     json_decref(ours);
     return st;
 }
@@ -138,6 +143,7 @@ void tt__peft_free(tt_peft_prompt *p) {
     tt__free(p->embeddings);
     tt__free(p->base_model);
     tt__free(p->base_sha256);
+    tt__free(p->dense_sha256);
     *p = (tt_peft_prompt){0};
 }
 

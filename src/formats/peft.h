@@ -8,6 +8,7 @@ typedef struct tt_peft_prompt {
     float *embeddings;            /* [tokens, width], owned */
     char *base_model;             /* base_model_name_or_path or NULL, owned */
     char *base_sha256;            /* from trimtab.json or NULL, owned */
+    char *dense_sha256;           /* the same: of the dense model that the one it learned through was compressed from */
     int64_t n_layers, n_heads;    /* as recorded, 0 when absent */
 } tt_peft_prompt;
 tt_status tt__peft_load(const char *dir, tt_peft_prompt *out, tt_err *err);

@@ -7,6 +7,7 @@
 #include "base/limits.h"
 #include "base/mem.h"
 #include "base/util.h"
+#include "text/template.h"
 #include <dirent.h>
 #include <errno.h>
 #include <regex.h>
@@ -22,7 +23,7 @@ static bool is_blank(const char *s, size_t n) {
 
 typedef struct loader { tt_docs *docs; size_t cap; tt__sha256 sha; } loader;
 
-static tt_status add_doc(loader *l, const char *s, size_t n, const char *where, tt_err *err) {
+static tt_status add_doc(loader *l, const char *s, size_t n, bool chat, const char *where, tt_err *err) {
     tt_docs *d = l->docs;
     if (is_blank(s, n)) return TT_OK;
     TT_FAIL_IF(d->n >= TT_LIMIT_DOCS, err, TT_BADFILE, "too many documents|%s||at most %llu (DOCS)", where, (unsigned long long)TT_LIMIT_DOCS);
@@ -32,12 +33,15 @@ static tt_status add_doc(loader *l, const char *s, size_t n, const char *where, 
         if (text) d->text = text;
         size_t *bytes = text ? tt__realloc(d->bytes, cap * sizeof *bytes) : NULL;
         if (bytes) d->bytes = bytes;
-        if (!bytes) return tt__fail(err, TT_RESOURCE, "out of memory|for the documents of %s", where);
+        bool *chats = bytes ? tt__realloc(d->chat, cap * sizeof *chats) : NULL;
+        if (chats) d->chat = chats;
+        if (!chats) return tt__fail(err, TT_RESOURCE, "out of memory|for the documents of %s", where);
         l->cap = cap;
     }
     char *copy = tt__strndup(s, n);
     if (!copy) return tt__fail(err, TT_RESOURCE, "out of memory|for the documents of %s|%zu bytes", where, n);
     d->text[d->n] = copy;
+    d->chat[d->n] = chat;
     d->bytes[d->n++] = n;
     return TT_OK;
 }
@@ -53,16 +57,41 @@ static tt_status split_text(loader *l, const char *s, size_t n, regex_t *re, con
         if (end > line && s[end - 1] == '\r') end--;
         regmatch_t m = {.rm_so = 0, .rm_eo = (regoff_t)(end - line)};    /* the line alone, so that ^ means its begin */
         if (line == 0 || regexec(re, s + line, 1, &m, REG_STARTEND) != 0) continue;
-        st = add_doc(l, s + begin, line - begin, where, err);
+        st = add_doc(l, s + begin, line - begin, false, where, err);
         begin = line;
     }
-    return st == TT_OK ? add_doc(l, s + begin, n - begin, where, err) : st;
+    return st == TT_OK ? add_doc(l, s + begin, n - begin, false, where, err) : st;
+}
+
+/* Roles and contents of a document's messages, lent by the list. */
+static tt_status take_messages(const json_t *list, tt_message *out, const char *where, tt_err *err) {
+    size_t i;
+    const json_t *m;
+    json_array_foreach(list, i, m) {
+        const char *role = json_is_object(m) ? json_string_value(json_object_get(m, "role")) : NULL;
+        const char *content = role ? json_string_value(json_object_get(m, "content")) : NULL;
+        TT_FAIL_IF(!content, err, TT_BADFILE, "bad message|%s, message %zu||{\"role\": \"…\", \"content\": \"…\"}", where, i + 1);
+        if (out) out[i] = (tt_message){role, content};
+    }
+    return TT_OK;
+}
+
+static tt_status add_messages(loader *l, const json_t *list, const char *where, tt_err *err) {
+    tt__str s = {0};
+    TT_FAIL_IF(json_array_size(list) < 1 || json_array_size(list) > TT_LIMIT_MESSAGES, err, TT_BADFILE, "bad number of messages|%s|%zu|1 to %llu (MESSAGES)", where,
+               json_array_size(list), (unsigned long long)TT_LIMIT_MESSAGES);
+    TT_TRY(take_messages(list, NULL, where, err));
+    tt__json_write(&s, list, JSON_COMPACT);
+    tt_status st = s.failed ? tt__fail(err, TT_RESOURCE, "out of memory|for the documents of %s", where) : add_doc(l, s.s, s.n, true, where, err);
+    tt__str_free(&s);
+    return st;
 }
 
 static tt_status add_json_doc(loader *l, const json_t *v, const char *where, tt_err *err) {
-    const json_t *text = json_is_object(v) ? json_object_get(v, "text") : NULL;
-    TT_FAIL_IF(!json_is_string(text), err, TT_BADFILE, "document without text|%s||{\"text\": \"…\"}", where);
-    return add_doc(l, json_string_value(text), json_string_length(text), where, err);
+    const json_t *text = json_is_object(v) ? json_object_get(v, "text") : NULL, *messages = json_is_object(v) ? json_object_get(v, "messages") : NULL;
+    if (!text && json_is_array(messages)) return add_messages(l, messages, where, err);
+    TT_FAIL_IF(!json_is_string(text), err, TT_BADFILE, "document without text|%s||{\"text\": \"…\"} or {\"messages\": […]}", where);
+    return add_doc(l, json_string_value(text), json_string_length(text), false, where, err);
 }
 
 static tt_status split_jsonl(loader *l, const char *s, size_t n, const char *path, tt_err *err) {
@@ -174,6 +203,7 @@ void tt__docs_free(tt_docs *d) {
     for (size_t i = 0; i < d->n; i++) tt__free(d->text[i]);
     tt__free(d->text);
     tt__free(d->bytes);
+    tt__free(d->chat);
     *d = (tt_docs){0};
 }
 
@@ -236,12 +266,16 @@ tt_status tt__docs_split(const tt_docs *d, double share, uint64_t seed, tt_docs 
     } else if (d->n > 1) {
         choose(d, share, seed, order, in_b);
     } else if (d->n == 1) {
+        if (d->chat[0]) {
+            st = tt__fail(err, TT_USAGE, "one document of messages cannot be split|%s|||give more documents, or a text of its own for validation", "the split");
+            goto done;
+        }
         size_t at = cut_of(d->text[0], d->bytes[0], share);
-        TT_TRY_GOTO(add_doc(&la, d->text[0], at, "the split", err));
-        TT_TRY_GOTO(add_doc(&lb, d->text[0] + at, d->bytes[0] - at, "the split", err));
+        TT_TRY_GOTO(add_doc(&la, d->text[0], at, false, "the split", err));
+        TT_TRY_GOTO(add_doc(&lb, d->text[0] + at, d->bytes[0] - at, false, "the split", err));
         goto done;
     }
-    for (size_t i = 0; i < d->n; i++) TT_TRY_GOTO(add_doc(in_b[i] ? &lb : &la, d->text[i], d->bytes[i], "the split", err));
+    for (size_t i = 0; i < d->n; i++) TT_TRY_GOTO(add_doc(in_b[i] ? &lb : &la, d->text[i], d->bytes[i], d->chat[i], "the split", err));
 done:
     tt__free(order);
     tt__free(in_b);
@@ -265,14 +299,26 @@ static tt_status append(tt_tokens *t, size_t *cap, const int32_t *ids, size_t n,
     return TT_OK;
 }
 
+static tt_status encode_messages(const tt_tokenizer *t, const char *text, size_t bytes, int32_t **ids, size_t *n, tt_err *err) {
+    json_t *list = NULL;
+    tt_message *m = NULL;
+    TT_TRY(tt__json_parse(text, bytes, "a document of messages", &list, err));
+    tt_status st = tt__new(&m, json_array_size(list), sizeof *m, "messages", err);
+    if (st == TT_OK) st = take_messages(list, m, "a document", err);
+    if (st == TT_OK) st = tt__chat_encode(t, m, json_array_size(list), false, ids, n, err);
+    tt__free(m);
+    json_decref(list);
+    return st;
+}
+
 tt_status tt__docs_tokenize(const tt_docs *d, const tt_tokenizer *t, tt_tokens *out, tt_err *err) {
     size_t cap = 0;
     *out = (tt_tokens){0};
     tt_status st = tt__new(&out->start, d->n + 1, sizeof *out->start, "the documents' tokens", err);
     for (size_t i = 0; i < d->n && st == TT_OK; i++) {
-        int32_t *ids;
-        size_t n;
-        st = tt__tokenizer_encode(t, d->text[i], d->bytes[i], 0, &ids, &n, err);
+        int32_t *ids = NULL;
+        size_t n = 0;
+        st = d->chat && d->chat[i] ? encode_messages(t, d->text[i], d->bytes[i], &ids, &n, err) : tt__tokenizer_encode(t, d->text[i], d->bytes[i], 0, &ids, &n, err);
         if (st == TT_OK) st = append(out, &cap, ids, n, err);
         tt__free(ids);
         out->start[i + 1] = out->n;

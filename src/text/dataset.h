@@ -1,12 +1,14 @@
 /* Data sets of plain text: documents, tokens, windows. A document never shares a window with another one.
  *   FILE.txt    one document, or one per line that matches `split` (POSIX extended regular expression)
- *   FILE.jsonl  one document per line: {"text": "…"} (further keys ignored) ; FILE.json the same as an array
+ *   FILE.jsonl  one document per line: {"text": "…"}, or {"messages": [{"role": "…", "content": "…"}, …]} (further keys ignored)
+ *   FILE.json   the same as an array
  *   FOLDER      every *.txt in it, in byte order of names
  */
 #ifndef TT_TEXT_DATASET_H
 #define TT_TEXT_DATASET_H
 #include "text/tokenizer.h"
-typedef struct tt_docs { size_t n; char **text; size_t *bytes; char sha256[65]; } tt_docs;
+/* A document of messages holds them as JSON text; they become tokens through the model's chat template. */
+typedef struct tt_docs { size_t n; char **text; size_t *bytes; bool *chat; char sha256[65]; } tt_docs;
 tt_status tt__docs_load(const char *path, const char *split, tt_docs *out, tt_err *err);
 void tt__docs_free(tt_docs *d);
 

@@ -163,21 +163,43 @@ static tt_status token_string(const tt_tokenizer *t, int32_t id, char **copy, tt
     return *copy ? TT_OK : tt__fail(err, TT_RESOURCE, "out of memory|for a chat template");
 }
 
-tt_status tt__chat_encode(const tt_tokenizer *t, const tt_message *messages, size_t n_messages, bool add_generation_prompt, int32_t **ids, size_t *n, tt_err *err) {
+static tt_status render_for(const tt_tokenizer *t, const tt_message *messages, size_t n_messages, bool generation, tt_template_output *o, tt_err *err) {
     const char *source = tt__tokenizer_template(t);
     char *bos = NULL, *eos = NULL;
-    tt_template_output o = {0};
     tt_status st;
-    *ids = NULL;
-    *n = 0;
     TT_FAIL_IF(!source, err, TT_BADFILE, "no chat template|this model||tokenizer.chat_template");
     TT_TRY_GOTO(token_string(t, t->bos, &bos, err));
     TT_TRY_GOTO(token_string(t, t->eos, &eos, err));
-    TT_TRY_GOTO(tt__template_render(source, messages, n_messages, add_generation_prompt, bos, eos, NULL, &o, err));
-    TT_TRY_GOTO(encode_output(t, &o, ids, n, err));
+    TT_TRY_GOTO(tt__template_render(source, messages, n_messages, generation, bos, eos, NULL, o, err));
 done:
-    tt__template_output_free(&o);
     tt__free(bos);
     tt__free(eos);
+    return st;
+}
+
+tt_status tt__chat_encode(const tt_tokenizer *t, const tt_message *messages, size_t n_messages, bool add_generation_prompt, int32_t **ids, size_t *n, tt_err *err) {
+    tt_template_output o = {0};
+    *ids = NULL;
+    *n = 0;
+    tt_status st = render_for(t, messages, n_messages, add_generation_prompt, &o, err);
+    if (st == TT_OK) st = encode_output(t, &o, ids, n, err);
+    tt__template_output_free(&o);
+    return st;
+}
+
+/* The user's text is the one piece that a template cannot have made itself. */
+tt_status tt__chat_frame(const tt_tokenizer *t, const char *system, int32_t **before, size_t *n_before, int32_t **after, size_t *n_after, tt_err *err) {
+    static const char mark[] = "Zqx7";
+    tt_message m[2] = {{"system", system}, {"user", mark}};
+    tt_template_output o = {0};
+    size_t at = 0;
+    *before = *after = NULL;
+    *n_before = *n_after = 0;
+    tt_status st = render_for(t, system ? m : m + 1, system ? 2 : 1, true, &o, err);
+    while (st == TT_OK && at < o.n && (o.seg[at].markup || strcmp(o.seg[at].text, mark) != 0)) at++;
+    if (st == TT_OK && at == o.n) st = tt__fail(err, TT_BADFILE, "chat template does not show where a user's text stands|this model");
+    if (st == TT_OK) st = encode_output(t, &(tt_template_output){o.seg, at}, before, n_before, err);
+    if (st == TT_OK) st = encode_output(t, &(tt_template_output){o.seg + at + 1, o.n - at - 1}, after, n_after, err);
+    tt__template_output_free(&o);
     return st;
 }

@@ -13,4 +13,7 @@ void tt__template_output_free(tt_template_output *out);
 /* Renders and tokenizes: markup with special tokens parsed, text without. */
 tt_status tt__chat_encode(const tt_tokenizer *t, const tt_message *messages, size_t n_messages, bool add_generation_prompt,
                           int32_t **ids, size_t *n, tt_err *err);
+/* The frame of one user's turn: the tokens up to where its text stands, and those behind it up to where the reply begins. A template that
+ * does not show where the text stands: TT_BADFILE. */
+tt_status tt__chat_frame(const tt_tokenizer *t, const char *system, int32_t **before, size_t *n_before, int32_t **after, size_t *n_after, tt_err *err);
 #endif

@@ -77,18 +77,4 @@ tt_status tt__calib_save(tt_calib *c, int layer, int64_t advanced, const char *t
 tt_status tt__calib_load(tt_calib *c, int layer, int64_t advanced, unsigned set, const char *tag, tt_err *err);
 /* The files in the folder that a state with this position needs (everything else of this kind may go). */
 bool tt__calib_needs(const tt_calib *c, const char *file, int layer, int64_t advanced, const char *tag);
-
-/* ---- text from the model itself: temperature 1, the first token drawn from the ordinary tokens, eight sequences in lock-step ---- */
-typedef struct tt_selftext tt_selftext;
-/* ids [samples, length] is the caller's and is filled as the steps go on. */
-tt_status tt__selftext_create(tt_ctx *ctx, const tt_net *net, const tt_tokenizer *tok, int64_t samples, int64_t length, uint64_t seed, int32_t *ids,
-                              tt_selftext **out, tt_err *err);
-void tt__selftext_free(tt_selftext *s);
-bool tt__selftext_done(const tt_selftext *s);
-const char *tt__selftext_tag(const tt_selftext *s);                            /* of the cache files that the last save wrote, "G.T" */
-double tt__selftext_share(const tt_selftext *s);                              /* 0 … 1 */
-tt_status tt__selftext_step(tt_selftext *s, tt_err *err);                     /* one more token of the group at work */
-tt_status tt__selftext_save(tt_selftext *s, const char *dir, tt_err *err);
-/* Goes on where the last save was; a folder without one starts at the beginning. */
-tt_status tt__selftext_load(tt_selftext *s, const char *dir, tt_err *err);
 #endif

@@ -84,13 +84,27 @@ static tt_status ask_teacher(tt_distil *d, const int32_t *ids, int64_t S, bool g
     return TT_OK;
 }
 
+static void aim(tt_distil *d, const int32_t *ids, int64_t P, int64_t n) {
+    int64_t T = d->o.length;
+    for (int64_t i = 0; i < P; i++) d->target[i] = -1;
+    for (int64_t i = 0; i < n; i++) d->target[P + i] = i % T == T - 1 ? -1 : ids[i + 1];
+}
+
 tt_status tt__distil_loss(tt_distil *d, const int32_t *ids, int64_t S, bool gradient, double *loss, tt_err *err) {
     int64_t T = d->o.length, P = d->o.rows;
     tt_loss spec = {.kind = TT_LOSS_CE, .target = d->target};
-    for (int64_t i = 0; i < P; i++) d->target[i] = -1;
-    for (int64_t i = 0; i < S * T; i++) d->target[P + i] = i % T == T - 1 ? -1 : ids[i + 1];
+    aim(d, ids, P, S * T);
     tt__runner_set_bf16(d->student, d->o.bf16 && gradient);
     if (d->o.kl) TT_TRY(ask_teacher(d, ids, S, gradient, &spec, err));
     TT_TRY(tt__run_embed(d->student, ids, S * T, d->X + P * d->d, err));
     return tt__run_loss(d->student, P, S, T, d->X, &spec, loss, NULL, gradient ? d->dX : NULL, err);
+}
+
+tt_status tt__distil_next(tt_distil *d, const int32_t *ids, int64_t S, bool bare, double *loss, tt_err *err) {
+    int64_t T = d->o.length, P = bare ? 0 : d->o.rows;
+    tt_loss spec = {.kind = TT_LOSS_CE, .target = d->target};
+    aim(d, ids, P, S * T);
+    tt__runner_set_bf16(d->student, false);
+    TT_TRY(tt__run_embed(d->student, ids, S * T, d->X + P * d->d, err));
+    return tt__run_loss(d->student, P, S, T, d->X, &spec, loss, NULL, NULL, err);
 }

@@ -34,4 +34,6 @@ tt_status tt__distil_open(tt_ctx *ctx, const tt_distil_options *o, tt_train_job 
 void tt__distil_close(tt_distil *d);
 /* Mean loss of S windows of ids; the first P rows of X are the caller's. With `gradient` also dX. */
 tt_status tt__distil_loss(tt_distil *d, const int32_t *ids, int64_t S, bool gradient, double *loss, tt_err *err);
+/* Mean next-token loss of S windows, with the rows of X or `bare`. */
+tt_status tt__distil_next(tt_distil *d, const int32_t *ids, int64_t S, bool bare, double *loss, tt_err *err);
 #endif

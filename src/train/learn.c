@@ -3,7 +3,7 @@
  * step, the last good point a function of the step; the clock decides only when the state is written. So a run that was killed anywhere ends with
  * the bytes of one that was not.
  *
- *     STATE/NAME.state    "TTLEARN" | u32 version | u32 0 | fingerprint 32 B | counters | curve | x m v of all sets | sha256 of it all
+ *     STATE/NAME.state    "TTLEARN" | u32 version | u32 0 | fingerprint 32 B | counters | curve | guard | x m v of all sets | sha256 of it all
  *     STATE/NAME.good-S   "TTPOINT" | u32 version | u32 arrays | fingerprint | i64 step | x m v | sha256         the last validation
  *     STATE/NAME.best-S   the same with x alone                                                                the best one
  *
@@ -22,7 +22,7 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { VERSION = 3, MAX_HALVINGS = 3, HEAD_BYTES = 48, POINT_BYTES = 56, SHA_BYTES = 32, MAX_CURVE = 1 << 20, ADAM_PIECE = 1 << 15, GOOD = 0, BEST = 1 };
+enum { VERSION = 4, MAX_HALVINGS = 3, HEAD_BYTES = 48, POINT_BYTES = 56, SHA_BYTES = 32, MAX_CURVE = 1 << 20, ADAM_PIECE = 1 << 15, GOOD = 0, BEST = 1 };
 static const double LEAST_RATE = 0.05, SAVE_SHARE = 0.05;      /* of a cosine; of the time that may go into saving */
 
 /* Counters of a run, stored as they lie here: 8-byte members only, so there is no padding. */
@@ -56,6 +56,7 @@ struct tt_learner {
     size_t n_train, n_valid;
     int64_t *order, epoch;                   /* windows of an epoch; -1: not made yet */
     int32_t *ids;                            /* [batch, length] */
+    tt_guard *guard;                         /* NULL: no text is watched */
     double saved_at, save_took, began;
     bool resumed;
 };
@@ -171,6 +172,7 @@ static void take_fingerprint(tt_learner *l) {
     hash_text(&s, l->task->salt);
     hash_tokens(&s, l->job->train);
     hash_tokens(&s, l->job->valid);
+    if (l->guard) tt__guard_hash(l->guard, &s);
     tt__sha256_update(&s, &l->job->seed, sizeof l->job->seed);
     for (int i = 0; i < l->task->n_sets; i++) tt__sha256_update(&s, &l->task->sets[i].n, sizeof(int64_t));
     tt__sha256_update(&s, &time, sizeof time);
@@ -273,11 +275,21 @@ static tt_status read_point(tt_learner *l, int kind, bool look, tt_err *err) {
 
 /* ---- the state ---- */
 
+static tt_status put_guard(hashed *h, const tt_guard *g, tt_err *err) {
+    uint8_t *bytes = NULL;
+    TT_TRY(tt__new(&bytes, tt__guard_bytes(g), 1, "a guard's state", err));
+    tt__guard_store(g, bytes);
+    tt_status st = put(h, bytes, tt__guard_bytes(g), err);
+    tt__free(bytes);
+    return st;
+}
+
 static tt_status write_state(tt_learner *l, tt__writer *w, tt_err *err) {
     hashed h = {.w = w};
     TT_TRY(put_head(&h, "TTLEARN", 0, l->fingerprint, err));
     TT_TRY(put(&h, &l->c, sizeof l->c, err));
     TT_TRY(put(&h, l->curve, (size_t)l->c.n_curve * sizeof *l->curve, err));
+    if (l->guard) TT_TRY(put_guard(&h, l->guard, err));
     TT_TRY(put(&h, l->arrays, 3 * (size_t)l->n * sizeof *l->arrays, err));
     return put_digest(&h, err);
 }
@@ -330,9 +342,12 @@ static const char *take_state(tt_learner *l, const tt__map *map, tt_err *err) {
     if (memcmp(p + 16, l->fingerprint, sizeof l->fingerprint) != 0) return "model, teacher, recipe, text or seed changed";
     memcpy(&c, p + HEAD_BYTES, sizeof c);
     if (!digest_fits(map) || !plausible(l, &c)) return "it is damaged";
-    size_t curve = (size_t)c.n_curve * sizeof *l->curve, arrays = 3 * (size_t)l->n * sizeof(float);
-    if (map->size != HEAD_BYTES + sizeof c + curve + arrays + SHA_BYTES) return "it is damaged";
+    size_t curve = (size_t)c.n_curve * sizeof *l->curve, arrays = 3 * (size_t)l->n * sizeof(float), guard = 0, at = HEAD_BYTES + sizeof c + curve;
+    if (map->size < at + TT_GUARD_HEAD) return "it is damaged";
+    if (l->guard && !(guard = tt__guard_size(p + at))) return "it is damaged";
+    if (map->size != at + guard + arrays + SHA_BYTES) return "it is damaged";
     if (grow_curve(l, c.n_curve + 1, err) != TT_OK) return "there is not enough memory for it";
+    if (l->guard && !tt__guard_take(l->guard, p + at, guard, err)) return "it is damaged";
     l->c = c;
     for (int i = 0; i < 2; i++) {
         tt_err why = {0};
@@ -340,7 +355,7 @@ static const char *take_state(tt_learner *l, const tt__map *map, tt_err *err) {
         l->saved_slot[i] = c.slot[i];
     }
     memcpy(l->curve, p + HEAD_BYTES + sizeof c, curve);
-    memcpy(l->arrays, p + HEAD_BYTES + sizeof c + curve, arrays);
+    memcpy(l->arrays, p + at + guard, arrays);
     return NULL;
 }
 
@@ -399,15 +414,17 @@ static tt_status back_to_good(tt_learner *l, const char *what, double got, tt_er
     return TT_OK;
 }
 
-/* A point of the validation curve; the best values so far are kept. */
+/* A point of the validation curve; the best values so far are kept: by validation, or as the guard says. */
 static tt_status validation_point(tt_learner *l, tt_err *err) {
     counters *c = &l->c;
     double valid = 0;
     TT_TRY(validate(l, &valid, err));
     if (!isfinite(valid)) return back_to_good(l, "validation loss", valid, err);
+    bool best = valid < c->best_valid;
+    if (l->guard) TT_TRY(tt__guard_point(l->guard, c->step, valid, &best, err));
     TT_TRY(grow_curve(l, c->n_curve + 1, err));
     TT_TRY(mark_good(l, err));
-    if (valid < c->best_valid) {
+    if (best) {
         TT_TRY(save_point(l, BEST, err));
         c->best_valid = valid;
     }
@@ -492,6 +509,9 @@ static tt_status begin(tt_learner *l, tt_err *err) {
     TT_FAIL_IF(!isfinite(valid), err, TT_FAIL, "validation loss is not a finite number|step 0|%g||the model's weights may be damaged",
                valid);
     l->c.first_valid = l->c.best_valid = valid;
+    bool best = true;
+    if (l->guard) TT_TRY(tt__guard_begin(l->guard, err));
+    if (l->guard) TT_TRY(tt__guard_point(l->guard, 0, valid, &best, err));
     TT_TRY(grow_curve(l, 1, err));
     l->curve[l->c.n_curve++] = (curve_point){0, 0, valid};
     TT_TRY(mark_good(l, err));
@@ -569,7 +589,9 @@ tt_status tt__learn_record(const tt_learner *l, const char *method, const char *
                           j->base_ref, "base_sha256", j->base_sha256, "teacher_sha256", j->teacher_sha256, "recipe", j->recipe_line,
                           "recipe_sha256", j->recipe_sha256, "data_sha256", j->data_sha256, "seed", (json_int_t)j->seed, "steps",
                           (json_int_t)l->c.total);
+    if (o && j->dense_sha256) json_object_set_new(o, "dense_sha256", json_string(j->dense_sha256));
     json_t *course = course_json(l, loss);
+    if (l->guard && course) json_object_set_new(course, "guard", tt__guard_json(l->guard));
     bool ok = o && course && json_object_update(o, course) == 0 && (!more || json_object_update(o, more) == 0) &&
               json_dump_callback(o, append, out, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) == 0;
     json_decref(o);
@@ -587,6 +609,7 @@ static void fill_report(tt_learner *l) {
                                       .last_loss = c->last_loss, .best_valid = c->best_valid, .first_valid = c->first_valid,
                                       .seconds = seconds, .seconds_per_step = c->total > 0 ? seconds / (double)c->total : 0,
                                       .peak_bytes = tt__mem_peak(), .resumed = l->resumed};
+    if (l->guard) tt__guard_report(l->guard, &l->job->report.guard);
 }
 
 /* A state that cannot be removed is untidy, not a failure. */
@@ -612,12 +635,20 @@ static tt_status reserve(tt_learner *l, tt_err *err) {
     return TT_OK;
 }
 
+static tt_status open_guard(tt_learner *l, tt_err *err) {
+    TT_FAIL_IF(!l->task->next, err, TT_USAGE, "this method cannot be guarded|guard|%s||leave it out, or --guard none", l->job->guards[0].name);
+    tt_guard_options o = {.texts = l->job->guards, .n_texts = l->job->n_guards, .length = l->o->length, .windows = l->o->valid_windows, .batch = l->o->batch,
+                          .separator = separator(l->job->tokenizer), .seed = l->job->seed, .loss = l->task->next, .user = l->task->user};
+    return tt__guard_create(l->ctx, &o, &l->guard, err);
+}
+
 static tt_status open_learner(tt_learner *l, tt_err *err) {
     tt__str path = {0};
     tt__str_printf(&path, "%s/%s.state", l->job->state_dir, l->task->file);
     l->state_path = path.s;
     TT_FAIL_IF(path.failed, err, TT_RESOURCE, "out of memory|a path");
     TT_TRY(reserve(l, err));
+    if (trains(l) && l->job->n_guards) TT_TRY(open_guard(l, err));
     take_fingerprint(l);
     TT_TRY(load_state(l, err));
     bool stands = !l->resumed && !l->job->force && tt__exists(l->job->output);
@@ -649,6 +680,7 @@ void tt__learn_close(tt_learner *l) {
     tt__free(l->valid_windows);
     tt__free(l->order);
     tt__free(l->ids);
+    tt__guard_free(l->guard);
     tt__free(l->curve);
     tt__free(l->arrays);
     tt__free(l->g);

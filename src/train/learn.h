@@ -41,6 +41,9 @@ typedef struct tt_learn_task {
     tt_status (*prepare)(void *user, const int32_t *const *windows, size_t n, tt_err *err);
     /* Mean loss per target of S windows of `length` tokens, and with `gradient` the g of every set (=). */
     tt_status (*loss)(void *user, const int32_t *ids, int64_t S, bool gradient, double *loss, tt_err *err);
+    /* Mean next-token loss of S windows, for the job's guard texts: as things stand, or bare, without what is learned (asked at step 0 alone, where
+     * a task whose first values change nothing may answer as things stand). NULL: guards are refused. */
+    tt_guard_loss_fn next;
 } tt_learn_task;
 
 typedef struct tt_learner tt_learner;

@@ -87,6 +87,12 @@ static tt_status loss(void *user, const int32_t *ids, int64_t S, bool gradient, 
     return TT_OK;
 }
 
+static tt_status next_token(void *user, const int32_t *ids, int64_t S, bool bare, double *loss, tt_err *err) {
+    trainer *t = user;
+    memcpy(t->distil.X, t->E.x, (size_t)t->E.n * sizeof(float));
+    return tt__distil_next(&t->distil, ids, S, bare, loss, err);
+}
+
 static tt_status write_tab(trainer *t, tt_learner *l, tt_err *err) {
     tt_peft_prompt p = {.tokens = t->P, .width = t->d, .embeddings = t->E.x, .base_model = (char *)(uintptr_t)t->job->base_ref,
                         .n_layers = t->job->student->hp.n_layer, .n_heads = t->job->student->hp.n_head};
@@ -118,6 +124,6 @@ tt_status tt__prompt_train(tt_ctx *ctx, const tt_prompt_options *o, tt_train_job
     tt_learn_options lo = {.steps = o->steps, .time = o->time, .batch = o->batch, .length = o->length, .warmup = o->warmup,
                            .valid_every = o->valid_every, .valid_windows = o->valid_windows, .clip = o->clip, .beta1 = o->beta1, .beta2 = o->beta2};
     tt_learn_task task = {.user = &t, .what = "tab", .file = "prompt", .salt = o->bf16 && ctx->k->bf16 ? "bf16" : NULL, .sets = &t.E, .n_sets = 1,
-                          .first = first_tab, .loss = loss};
+                          .first = first_tab, .loss = loss, .next = next_token};
     return run(&t, &lo, &task, err);
 }

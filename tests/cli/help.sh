@@ -21,6 +21,8 @@ check help_lists_verbs [ "$(grep -c -E "^  ($(tr '\n' '|' <<<"$verbs" | sed 's/|
 code help_alone 0 trimtab
 code help_flag 0 trimtab --help
 code help_alias 0 trimtab help quantize
+code help_recipes 0 trimtab help recipes
+check help_recipes_names grep -q '^near-lossless ' "$scratch/out"
 code man 0 trimtab help --man
 if command -v mandoc >/dev/null; then check man_lint mandoc_lint "$scratch/out"; else skip man_lint "no mandoc"; fi
 code version 0 trimtab version
@@ -30,6 +32,7 @@ code version_json 0 trimtab version --json
 check version_keys json "$scratch/out" '{"name","version","git","isa","licence"} <= set(d)'
 code methods_json 0 trimtab methods --json
 check methods_keys json "$scratch/out" 'len(d["methods"])>=6 and all({"name","family","stage","version","summary","paper","knobs"}<=set(m) for m in d["methods"])'
+check recipes_keys json "$scratch/out" 'len(d["recipes"])>=3 and all({"name","summary","bits","samples","steps"}==set(r) for r in d["recipes"])'
 code method_json 0 trimtab methods gptq --json
 check method_keys json "$scratch/out" 'd["name"]=="gptq" and all({"name","type","min","max","scale","choices","default","when","help"}==set(k) for k in d["knobs"])'
 code list_json 0 trimtab list --json

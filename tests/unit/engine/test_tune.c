@@ -104,3 +104,45 @@ TT_CASE(wrong_usage_is_named) {
     p.model = f.damaged, p.data = f.held_out, p.n_ctx = 64, p.save_losses = f.held_out;
     TT_CHECK_FAILS(TT_USAGE, tt_perplexity(f.ctx, &p, &q, &err));         /* would overwrite its input */
 }
+
+/* At a rate that ruins everything no later checkpoint is harmless; text of the guard's kind is what the tiny model knows nothing of. */
+TT_CASE(guarded_texts_decide_what_is_kept_and_a_named_one_is_a_target) {
+    tt_err err = {0};
+    files f = make(1);
+    tt_tune_report r;
+    char *code = tiny_text(7, 800);
+    for (char *p = code; *p; p++) *p = *p == ' ' ? '{' : *p == 'e' ? '=' : *p;
+    tt_tune_options o = options(&f, "prompt(tokens=6,loss=ce,steps=40,lr=0.5,length=32,valid_every=10,valid_windows=8)");
+    o.guard = tt_test_file("code.txt", code, strlen(code));
+    tt__free(code);
+    tt_status st = tt_tune(f.ctx, &o, &r, &err);
+    TT_CHECK(st == (r.guard.harmless ? TT_OK : TT_TARGET));
+    TT_CHECK_EQ(r.guard.n_texts, 1);
+    TT_CHECK_STR(r.guard.text[0].name, "code.txt");
+    TT_CHECK(r.guard.harmless == (r.guard.text[0].kept <= r.guard.text[0].bare));
+    TT_CHECK(r.guard.harmless == (r.guard.n_trade == 0));
+    tt_test_note("guard %.4f -> %.4f, validation %.4f -> %.4f", r.guard.text[0].bare, r.guard.text[0].kept, r.first_valid, r.best_valid);
+    o.guard = NULL, o.force = true;
+    TT_CHECK_OK(tt_tune(f.ctx, &o, &r, &err));
+    TT_CHECK_EQ(r.guard.n_texts, 1);
+    TT_CHECK_STR(r.guard.text[0].name, "self");
+    o.guard = "none";
+    TT_CHECK_OK(tt_tune(f.ctx, &o, &r, &err));
+    TT_CHECK_EQ(r.guard.n_texts, 0);
+    o.guard = "missing.txt";
+    TT_CHECK_FAILS(TT_FAIL, tt_tune(f.ctx, &o, &r, &err));
+}
+
+TT_CASE(texts_may_be_mixed_by_weight) {
+    tt_err err = {0};
+    files f = make(1);
+    tt_tune_report r;
+    char spec[1500];
+    snprintf(spec, sizeof spec, "%s:3,self,%s", f.text, f.held_out);
+    tt_tune_options o = options(&f, "prompt(tokens=2,steps=2,length=32,valid_windows=2)");
+    o.data = spec;
+    TT_CHECK_OK(tt_tune(f.ctx, &o, &r, &err));
+    TT_CHECK_EQ(r.guard.n_texts, 0);                                      /* self is learned from */
+    o.data = "self:0", o.force = true;
+    TT_CHECK_FAILS(TT_USAGE, tt_tune(f.ctx, &o, &r, &err));
+}

@@ -1,7 +1,9 @@
 /* Documents, tokens and windows. */
 #include "base/util.h"
+#include "harness/tiny.h"
 #include "harness/tt_test.h"
 #include "text/dataset.h"
+#include "text/template.h"
 #include <sys/stat.h>
 
 static tt_docs load(const char *name, const char *text, const char *split) {
@@ -51,6 +53,56 @@ TT_CASE(json_documents) {
     TT_CHECK_FAILS(TT_BADFILE, tt__docs_load(tt_test_file("b.json", "{}", 2), NULL, &d, &err));
 }
 
+TT_CASE(documents_of_messages) {
+    tt_docs d = load("m.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}]}\n{\"text\": \"c\"}", NULL), a, b;
+    tt_err err = {0};
+    TT_CHECK_EQ(d.n, 2u);
+    TT_CHECK(d.chat[0] && !d.chat[1]);
+    TT_CHECK_OK(tt__docs_split(&d, 0.5, 1, &a, &b, &err));
+    TT_CHECK(a.n == 1 && b.n == 1 && a.chat[0] != b.chat[0]);
+    tt__docs_free(&a);
+    tt__docs_free(&b);
+    tt__docs_free(&d);
+    d = load("one.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}]}", NULL);
+    TT_CHECK_FAILS(TT_USAGE, tt__docs_split(&d, 0.5, 1, &a, &b, &err));
+    tt__docs_free(&d);
+    const char *bad[] = {"{\"messages\": []}", "{\"messages\": [1]}", "{\"messages\": [{\"role\": \"user\"}]}", "{\"messages\": [{\"role\": 1, \"content\": \"x\"}]}"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        TT_CHECK_FAILS(TT_BADFILE, tt__docs_load(tt_test_file("b.jsonl", bad[i], strlen(bad[i])), NULL, &d, &err));
+}
+
+/* A model's own template; and the frame that it puts around a user's text. */
+TT_CASE(messages_become_tokens_through_the_template) {
+    tt_err err = {0};
+    tt_tokenizer *t = NULL;
+    tt_gguf_writer *w = NULL;
+    tt_gguf *g = NULL;
+    const char *path = tt_test_path("tok.gguf");
+    TT_CHECK_OK(tt__gguf_writer_create(&w, &err));
+    tiny_hparams(w);
+    tiny_tokenizer(w, false);
+    TT_CHECK_OK(tt__gguf_set_str(w, "tokenizer.chat_template", "{% for m in messages %}<|endoftext|>{{ m.content }}.{% endfor %}{% if add_generation_prompt %}<|endoftext|>{% endif %}", &err));
+    TT_CHECK_OK(tt__gguf_writer_save(w, path, &err));
+    tt__gguf_writer_free(w);
+    TT_CHECK_OK(tt__gguf_open(path, &g, &err));
+    TT_CHECK_OK(tt__tokenizer_from_gguf(g, &t, &err));
+    tt_docs d = load("m.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"ab\"}, {\"role\": \"assistant\", \"content\": \"<|endoftext|>\"}]}", NULL);
+    tt_tokens tokens;
+    TT_CHECK_OK(tt__docs_tokenize(&d, t, &tokens, &err));
+    const int32_t want[] = {TINY_END, 'a', 'b', '.', TINY_END, '<', '|'};
+    TT_CHECK_EQ(tokens.n, 4u + 1 + 13 + 1);                               /* the text of a message is no control token */
+    TT_CHECK(!memcmp(tokens.ids, want, sizeof want));
+    int32_t *before, *after;
+    size_t n, m;
+    TT_CHECK_OK(tt__chat_frame(t, NULL, &before, &n, &after, &m, &err));
+    TT_CHECK(n == 1 && before[0] == TINY_END && m == 2 && after[0] == '.' && after[1] == TINY_END);
+    tt__free(before);
+    tt__free(after);
+    tt__tokens_free(&tokens);
+    tt__docs_free(&d);
+    tt__tokenizer_free(t);
+    tt__gguf_close(g);
+}
 TT_CASE(folders_in_byte_order) {
     tt_test_file("b.txt", "second", 6);
     tt_test_file("a.txt", "first", 5);
