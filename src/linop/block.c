@@ -26,4 +26,5 @@ static void rowdot(tt_ctx *ctx, const tt_linop *op, const tt_act *act, int64_t r
 }
 
 const tt_linop_vtable tt__linop_v_block = {.name = "block", .decode = decode, .rowdot = rowdot, .segments = tt__standard_segments,
-                                           .load = tt__standard_load, .describe = tt__standard_describe, .free = tt__standard_free};
+                                           .load = tt__standard_load, .describe = tt__standard_describe, .free = tt__standard_free,
+                                           .trainable = tt__standard_trainable, .params = tt__standard_params, .changed = tt__standard_changed, .basis = tt__block_basis};

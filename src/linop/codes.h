@@ -15,4 +15,6 @@ tt_status tt__params_parse(const char *params, int *bits, int *group, tt_err *er
 const tt_segment *tt__segment_find(const tt_segment *seg, int n, const char *name);
 /* A segment of exactly count x size bytes, aligned to size. */
 tt_status tt__segment_get(const tt_segment *seg, int n, const char *name, uint64_t count, uint64_t size, const void **out, tt_err *err);
+/* A master brought into the range of f16, and rounded. In train.c. */
+tt_status tt__round_master(float *x, uint16_t *out, tt_err *err);
 #endif

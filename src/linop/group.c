@@ -26,6 +26,7 @@ typedef struct group_op {
     int64_t groups, row_bytes;
     const uint8_t *codes;
     const uint16_t *scales, *mins;        /* mins: NULL without */
+    float *master;                        /* of a trainable copy: scales, then minima, [rows, groups] each; the two arrays above are its own */
 } group_op;
 
 /* ------------------------------------------------------------ shared with sparseq.c ---- */
@@ -239,5 +240,72 @@ done:
     return st;
 }
 
+/* ------------------------------------------------------------ training ---- */
+
+static int64_t n_scales(const group_op *g) { return g->op.rows * g->groups; }
+
+static int params(tt_linop *op, tt_param out[TT_MAX_PARAMS]) {
+    const group_op *g = (const group_op *)op;
+    if (!g->master) return 0;
+    out[0] = (tt_param){"scales", g->master, n_scales(g), g->groups, g->group};
+    if (g->mins) out[1] = (tt_param){"minima", g->master + n_scales(g), n_scales(g), g->groups, g->group};
+    return g->mins ? 2 : 1;
+}
+
+/* The sign of a scale without minimum is its grid, which stays: such a scale is kept from falling below 0. */
+static tt_status changed(tt_ctx *ctx, tt_linop *op, tt_err *err) {
+    const group_op *g = (const group_op *)op;
+    uint16_t *scales = (uint16_t *)(uintptr_t)g->scales, *mins = (uint16_t *)(uintptr_t)g->mins;
+    (void)ctx;
+    for (int64_t i = 0; i < n_scales(g); i++) {
+        uint16_t h;
+        if (!g->mins && g->master[i] < 0) g->master[i] = 0;
+        TT_TRY(tt__round_master(&g->master[i], &h, err));
+        scales[i] = g->mins ? h : (uint16_t)(h | (scales[i] & 0x8000));
+    }
+    for (int64_t i = 0; mins && i < n_scales(g); i++) TT_TRY(tt__round_master(&g->master[n_scales(g) + i], &mins[i], err));
+    return TT_OK;
+}
+
+/* The codes as levels of a scale of 1; 1 for a minimum. */
+static void basis(const tt_linop *op, int which, int64_t r0, int64_t r1, float *out) {
+    const group_op *g = (const group_op *)op;
+    const int64_t unit = tt__codes_bytes(g->bits, g->group);
+    uint8_t q[128];
+    for (int64_t i = 0; which && i < (r1 - r0) * op->cols; i++) out[i] = 1;
+    for (int64_t r = r0; r < r1 && !which; r++, out += op->cols) {
+        const uint8_t *codes = g->codes + r * g->row_bytes;
+        for (int64_t c = 0, at = r * g->groups; c < op->cols; c += g->group, at++, codes += unit) {
+            const int64_t n = op->cols - c < g->group ? op->cols - c : g->group;
+            const float zero = g->mins ? 0 : (float)(1 << (g->bits - 1)) - (g->scales[at] >> 15 ? 0.5f : 0.0f);
+            tt__codes_unpack(g->bits, codes, n, q);
+            for (int64_t i = 0; i < n; i++) out[c + i] = (float)q[i] - zero;
+        }
+    }
+}
+
+static tt_status trainable(tt_ctx *ctx, const tt_linop *op, tt_linop **out, tt_err *err) {
+    const group_op *from = (const group_op *)op;
+    group_op *g = NULL;
+    const int64_t n = n_scales(from), sets = from->mins ? 2 : 1;
+    float *mem = NULL;
+    tt_status st;
+    TT_TRY(create(ctx, from->bits, from->group, op->rows, op->cols, &g, err));
+    TT_TRY_GOTO(tt__new(&mem, (size_t)(n * sets), sizeof(float) + sizeof(uint16_t), "scales that train", err));
+    g->op.owned = mem;
+    g->master = mem;
+    g->codes = from->codes;
+    g->scales = memcpy(mem + n * sets, from->scales, (size_t)n * sizeof(uint16_t));
+    if (from->mins) g->mins = memcpy((uint16_t *)(void *)(mem + n * sets) + n, from->mins, (size_t)n * sizeof(uint16_t));
+    for (int64_t i = 0; i < n; i++) mem[i] = tt__f16_to_f32(g->mins ? g->scales[i] : g->scales[i] & 0x7fff);
+    for (int64_t i = 0; g->mins && i < n; i++) mem[n + i] = tt__f16_to_f32(g->mins[i]);
+    *out = &g->op;
+    return TT_OK;
+done:
+    release(&g->op);
+    return st;
+}
+
 const tt_linop_vtable tt__linop_v_group = {.name = "group", .decode = decode, .rowdot = rowdot, .segments = segments, .load = load,
-                                           .describe = describe, .free = release};
+                                           .describe = describe, .free = release, .trainable = trainable, .params = params, .changed = changed,
+                                           .basis = basis};

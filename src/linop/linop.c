@@ -183,6 +183,7 @@ tt_status tt__standard_load(tt_ctx *ctx, const char *params, int64_t rows, int64
 }
 
 void tt__standard_free(tt_linop *op) {
+    tt__free(((tt__standard *)op)->master);
     tt__free(op->owned);
     tt__free(op);
 }

@@ -8,10 +8,11 @@
  *
  * Cost: the product, 2 T rows cols, as much as backward through the weight.
  */
-#include "linop/linop.h"
+#include "linop/codes.h"
 
+#include "base/util.h"
 #include <assert.h>
-#include <string.h>
+#include <math.h>
 
 enum { STRIP_FLOATS = 512 * 1024, STRIP_ROWS = 512, REDUCE_ROWS = 8 };
 
@@ -36,6 +37,13 @@ tt_status tt__linop_trainable(tt_ctx *ctx, const tt_linop *op, tt_linop **out, t
 int tt__linop_params(tt_linop *op, tt_param out[TT_MAX_PARAMS]) { return op->v->params ? op->v->params(op, out) : 0; }
 
 tt_status tt__linop_params_changed(tt_ctx *ctx, tt_linop *op, tt_err *err) { return op->v->changed(ctx, op, err); }
+
+tt_status tt__round_master(float *x, uint16_t *out, tt_err *err) {
+    TT_FAIL_IF(!isfinite(*x), err, TT_FAIL, "a trained number is not finite");
+    if (fabsf(*x) > 65504) *x = copysignf(65504, *x);
+    *out = tt__f32_to_f16(*x + 0.0f);                    /* no -0 */
+    return TT_OK;
+}
 
 typedef struct reduce_job { tt_ctx *ctx; const tt_linop *op; const float *dW; int64_t r0, rows; const tt_param *param; int n; float *const *grad; } reduce_job;
 

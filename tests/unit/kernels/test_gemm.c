@@ -123,6 +123,31 @@ TT_CASE(syrk_adds_both_triangles) {
     }
 }
 
+TT_CASE(transposed_times_plain) {
+    static const int64_t shapes[][3] = {{1, 1, 1}, {3, 15, 7}, {40, 64, 33}, {192, 130, 300}, {33, 70, 2100}, {257, 3, 2}};
+    tt__rng_seed(&rng, 5);
+    for (const char *const *isa = tt__kernels_levels(); *isa; isa++) {
+        tt_ctx *ctx = context(3, *isa);
+        for (size_t c = 0; c < sizeof shapes / sizeof *shapes; c++) {
+            const int64_t M = shapes[c][0], N = shapes[c][1], K = shapes[c][2];
+            float *A = random_floats((size_t)(K * M), 1), *B = random_floats((size_t)(K * N), 1), *C = guard((size_t)(M * N) * 4);
+            double *want = guard((size_t)(M * N) * 8), *size = guard((size_t)(M * N) * 8);
+            naive(M, N, K, A, 1, M, B, 1, N, want, size);
+            fill_nan(C, (size_t)(M * N));
+            tt__gemm_tn(ctx, M, N, K, A, M, B, N, C, N, false);
+            check("gemm tn", C, N, M, N, K, want, size);
+            for (int64_t i = 0; i < M * N; i++) {
+                C[i] = (float)i;
+                want[i] += (double)i;
+                size[i] += (double)i;
+            }
+            tt__gemm_tn(ctx, M, N, K, A, M, B, N, C, N, true);
+            check("gemm tn accumulate", C, N, M, N, K, want, size);
+            release_all();
+        }
+    }
+}
+
 TT_CASE(threads_do_not_change_a_bit) {
     const int64_t M = 150, N = 192, K = 700;
     tt__rng_seed(&rng, 4);
