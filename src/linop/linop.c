@@ -306,6 +306,10 @@ static bool is_bf16(const tt_linop *op) {
 
 void tt__linop_apply(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *Y, int64_t ldy) {
     assert(act->n == op->cols);
+    if (op->v->apply) {
+        op->v->apply(ctx, op, act, Y, ldy);
+        return;
+    }
     if (op->v->batch && act->batch) {
         apply_batch(ctx, op, act, Y, ldy);
         return;
@@ -323,12 +327,17 @@ void tt__linop_apply(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *
 
 void tt__linop_apply_t(tt_ctx *ctx, const tt_linop *op, const float *G, int64_t ldg, int64_t T, float *dX, int64_t lddx, bool accumulate,
                        bool bf16) {
+    if (op->v->apply_t) {
+        op->v->apply_t(ctx, op, G, ldg, T, dX, lddx, accumulate, bf16);
+        return;
+    }
     tt_wsrc w = tt__linop_wsrc(op);
     w.bf16 = bf16;
     tt__gemm_wt(ctx, &w, G, ldg, T, dX, lddx, accumulate);
 }
 
 size_t tt__linop_scratch(tt_ctx *ctx, const tt_linop *op) {
+    if (op->v->scratch) return op->v->scratch(ctx, op);
     const size_t gemm = tt__gemm_scratch(ctx, op->rows, op->cols), expanded = tt__expanded_bytes(op->cols);
     return gemm > expanded ? gemm : expanded;
 }

@@ -47,6 +47,10 @@ typedef struct tt_linop_vtable {
     bool (*pack)(const tt_linop *op, int64_t r0, int64_t r1, int64_t c0, int64_t c1, float *out, int r, int pair);
     /* what rowdot needs of a fast activation beyond q8; called before each rowdot's parallel region, by one thread; NULL: nothing */
     void (*prepare)(tt_ctx *ctx, const tt_act *act);
+    /* products of an operator made of others, and the scratch they need (tt__linop_scratch); NULL: by the functions above */
+    void (*apply)(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *Y, int64_t ldy);
+    void (*apply_t)(tt_ctx *ctx, const tt_linop *op, const float *G, int64_t ldg, int64_t T, float *dX, int64_t lddx, bool accumulate, bool bf16);
+    size_t (*scratch)(tt_ctx *ctx, const tt_linop *op);
     /* state as byte segments; returns their number (≤ 8) */
     int (*segments)(const tt_linop *op, tt_segment out[8]);
     /* the inverse: describe → operator; segments lent for the operator's life unless `copy`; every size and code is checked */
@@ -106,6 +110,13 @@ const tt_panel *tt__linop_panel(const tt_linop *op);     /* of a panel operator;
 tt_status tt__linop_bitmask(tt_ctx *ctx, const tt_linop *sparse, tt_linop **out, tt_err *err);
 /* A bitmask as an 8-bit panel with zeros, bit-equal; *out = NULL where a scale cannot be halved exactly. */
 tt_status tt__linop_bitmask_dense(tt_ctx *ctx, const tt_linop *bitmask, tt_linop **out, tt_err *err);
+/* lowrank: base + scale B A, factors A [rank, cols] and B [rows, rank], which are taken over on success; the base is lent, or taken over too. */
+tt_status tt__linop_lowrank(tt_ctx *ctx, tt_linop *base, bool own_base, tt_linop *A, tt_linop *B, float scale, tt_linop **out, tt_err *err);
+/* A factor of it: "f32", "f16", or "q8" (8-bit groups of 32). */
+tt_status tt__linop_factor(tt_ctx *ctx, const char *type, const float *x, int64_t rows, int64_t cols, tt_linop **out, tt_err *err);
+/* The operator under the factors; op itself where there are none. What they add to its product: Y += scale (x A^T) B^T; nothing where there are none. */
+const tt_linop *tt__linop_base(const tt_linop *op);
+void tt__linop_add_low(tt_ctx *ctx, const tt_linop *op, const tt_act *act, float *Y, int64_t ldy);
 /* Any operator decoded to dense f32 (the labelled expansion). */
 tt_status tt__linop_expand(tt_ctx *ctx, const tt_linop *op, tt_linop **out, tt_err *err);
 

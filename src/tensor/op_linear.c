@@ -51,7 +51,7 @@ static void forward(const tt_run *r, const tt_node *n, int count) {
     joint j = {.ctx = r->ctx, .act = act, .n = count};
     bool together = count > 1 && count <= MAX_JOINT && act->q8.q;
     for (int i = 0; i < count && together; i++) {
-        j.op[i] = r->env->ops[n[i].p.slot];
+        j.op[i] = tt__linop_base(r->env->ops[n[i].p.slot]);
         j.y[i] = tt__run_mat(r, n[i].out[0]);
         j.end[i] = (i ? j.end[i - 1] : 0) + (j.op[i]->rows + TILE - 1) / TILE;
         together = j.op[i]->v->rowdot != NULL;
@@ -60,6 +60,7 @@ static void forward(const tt_run *r, const tt_node *n, int count) {
         for (int i = 0; i < count; i++)
             if (j.op[i]->v->prepare) j.op[i]->v->prepare(r->ctx, act);
         tt__parallel(r->ctx, j.end[count - 1], joint_tile, &j);
+        for (int i = 0; i < count; i++) tt__linop_add_low(r->ctx, r->env->ops[n[i].p.slot], act, j.y[i].x, j.y[i].ld);
         return;
     }
     for (int i = 0; i < count; i++) {
