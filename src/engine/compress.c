@@ -652,7 +652,7 @@ static tt_status step_advance(cjob *j, tt_err *err) {
 
 static void report_progress(const cjob *j) {
     if (j->at.stage == TT_C_SAMPLE) {
-        tt__progress(j->ctx, "sample", (j->self ? tt__selftext_share(j->self) : 0) * (double)(j->self_rows * j->length), (double)(j->self_rows * j->length), "tokens", "");
+        tt__progress(j->ctx, "sample", j->self ? tt__selftext_share(j->self) * tt__selftext_most(j->self) : 0, (double)(j->self_rows * j->length), "tokens", "");
         return;
     }
     double within = 0, batches = j->calib ? (double)j->calib->n_batches : 1;

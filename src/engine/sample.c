@@ -38,7 +38,7 @@ tt_status tt__sample_run(tt_ctx *ctx, tt_selftext *s, const char *dir, tt_err *e
         if (st == TT_OK) st = tt__selftext_step(s, err);
         if (st == TT_INTERRUPTED || st == TT_TERMINATED) TT_TRY(save(s, dir, err));
         TT_TRY(st);
-        tt__progress(ctx, "sample", 100 * tt__selftext_share(s), 100, "%", "");
+        tt__progress(ctx, "sample", tt__selftext_share(s) * tt__selftext_most(s), tt__selftext_most(s), "tokens", "");
         if (tt__now() - saved < tt__save_seconds()) continue;
         TT_TRY(save(s, dir, err));
         saved = tt__now();

@@ -131,8 +131,18 @@ static tt_status check_guard(const tuning *t, const tt_guard_report *g, tt_err *
     return TT_OK;
 }
 
+/* Before anything is sampled for a run that cannot be. */
+static tt_status check_output(const tuning *t, tt_err *err) {
+    bool begun = false;
+    if (t->o->force || !tt__exists(t->o->output)) return TT_OK;
+    if (t->o->resume) TT_TRY(tt__tune_texts_sweep(t->state, &begun, err));
+    TT_FAIL_IF(!begun, err, TT_USAGE, "output exists|%s|||use --force to replace it", t->o->output);
+    return TT_OK;
+}
+
 static tt_status run(tuning *t, tt_tune_report *report, tt_err *err) {
     TT_TRY(name_state(t, err));
+    TT_TRY(check_output(t, err));
     TT_TRY(read_recipe(t, err));
     TT_TRY(open_models(t, err));
     TT_TRY(tt__tune_texts_read(t->ctx, t->o, t->state, t->model, t->teacher, window_length(t), &t->texts, err));
@@ -148,7 +158,7 @@ static tt_status run(tuning *t, tt_tune_report *report, tt_err *err) {
     if (t->method->applies) TT_TRY(t->method->applies(job.student, &knobs, err));
     TT_TRY(t->method->train->train(t->ctx, &knobs, &job, err));
     if (report) *report = job.report;
-    TT_TRY(tt__tune_texts_done(&t->texts, err));
+    TT_TRY(tt__tune_texts_done(&t->texts, t->state, err));
     return check_guard(t, &job.report.guard, err);
 }
 

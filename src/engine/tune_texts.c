@@ -9,10 +9,12 @@
 #include "engine/sample.h"
 #include "engine/texts.h"
 
+#include <dirent.h>
 #include <stdio.h>
 
 enum { SELF_SEQUENCES = 160, SELF_LENGTH = 256, GUARD_SEQUENCES = 16, GUARD_LONGEST = 1024 };
 #define HELD_OUT 0.1               /* share of the text that validates when no text is given for it */
+#define SELF_PREFIX "self-"
 static const uint64_t GUARD_SEED = 0x6775617264000001u;
 
 typedef struct reader {
@@ -59,7 +61,7 @@ static tt_status name_folder(reader *r, tt_model *from, const tt_selftext_option
     TT_TRY(tt_model_sha256(from, sha, err));
     snprintf(key, sizeof key, "2 %s %s %llu %lld %lld", sha, tt_ctx_isa(r->ctx), (unsigned long long)o->seed, (long long)o->samples, (long long)o->length);
     tt__sha256_hex(key, strlen(key), hash);
-    tt__str_printf(&s, "%s.self-%.12s", r->state, hash);
+    tt__str_printf(&s, "%s/" SELF_PREFIX "%.12s", r->state, hash);
     *dir = s.s;
     TT_FAIL_IF(s.failed, err, TT_RESOURCE, "out of memory|a path");
     return tt__mkdirs(*dir, err);
@@ -197,10 +199,32 @@ tt_status tt__tune_texts_read(tt_ctx *ctx, const tt_tune_options *o, const char 
     return st;
 }
 
-tt_status tt__tune_texts_done(tt_tune_texts *t, tt_err *err) {
+tt_status tt__tune_texts_done(tt_tune_texts *t, const char *state, tt_err *err) {
     for (int i = 0; i < 2; i++)
         if (t->folders[i]) TT_TRY(tt__remove_tree(t->folders[i], err));
+    tt__remove_empty(state);
     return TT_OK;
+}
+
+/* Only what this file makes, whatever else lies in a folder that somebody named. */
+tt_status tt__tune_texts_sweep(const char *state, bool *begun, tt_err *err) {
+    DIR *d = opendir(state);
+    tt_status st = TT_OK;
+    *begun = false;
+    for (struct dirent *e; d && st == TT_OK && (e = readdir(d));) {
+        size_t n = strlen(e->d_name);
+        *begun |= n > 6 && !strcmp(e->d_name + n - 6, ".state");
+    }
+    if (d) rewinddir(d);
+    for (struct dirent *e; d && !*begun && st == TT_OK && (e = readdir(d));) {
+        if (strncmp(e->d_name, SELF_PREFIX, strlen(SELF_PREFIX)) != 0) continue;
+        char *path = tt__path_join(state, e->d_name);
+        st = path ? tt__remove_tree(path, err) : tt__fail(err, TT_RESOURCE, "out of memory|a path");
+        tt__free(path);
+    }
+    if (d) closedir(d);
+    if (st == TT_OK && !*begun) tt__remove_empty(state);
+    return st;
 }
 
 void tt__tune_texts_free(tt_tune_texts *t) {

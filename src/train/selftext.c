@@ -173,6 +173,8 @@ double tt__selftext_share(const tt_selftext *s) {
     return ((double)first_of(s) + within) / (double)s->o.samples;
 }
 
+double tt__selftext_most(const tt_selftext *s) { return (double)s->o.samples * (double)s->o.length; }
+
 int64_t tt__selftext_length(const tt_selftext *s, int64_t sequence) { return s->len[sequence]; }
 int64_t tt__selftext_turn(const tt_selftext *s, int64_t sequence) { return s->turn[sequence] ? s->turn[sequence] : -1; }
 

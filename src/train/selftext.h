@@ -36,6 +36,7 @@ tt_status tt__selftext_create(tt_ctx *ctx, const tt_net *net, const tt_tokenizer
 void tt__selftext_free(tt_selftext *s);
 bool tt__selftext_done(const tt_selftext *s);
 double tt__selftext_share(const tt_selftext *s);                              /* 0 … 1 */
+double tt__selftext_most(const tt_selftext *s);                               /* tokens, if no sequence ends early */
 tt_status tt__selftext_step(tt_selftext *s, tt_err *err);                     /* one more token of the group at work */
 /* Of a sequence whose group is done: its tokens, without the end token; where its turn begins, -1: it came to none. */
 int64_t tt__selftext_length(const tt_selftext *s, int64_t sequence);

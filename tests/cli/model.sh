@@ -75,6 +75,12 @@ if needs_model model; then
     code compress_force 0 trimtab compress "$m" out.gguf Q4_0 --force --progress json
     check compress_progress grep -q '"task"' "$scratch/err"
     code compress_bad_type 2 trimtab compress "$m" out2.gguf Q4_9
+    code generate_json 0 trimtab generate "$m" self.jsonl --count 3 --tokens 24 --json
+    check generate_keys json "$scratch/out" '{"model","model_sha256","output","manifest","sha256","documents","dropped","tokens","drawn","seconds","tokens_per_second","peak_bytes","resumed","threads","isa"} == set(d) and d["documents"]==3'
+    check generate_documents [ "$(wc -l <self.jsonl)" = 3 ]
+    code generate_again 2 trimtab generate "$m" self.jsonl --count 3 --tokens 24
+    code generate_chat 0 trimtab generate "$m" chat.jsonl --chat --count 2 --tokens 160 --temp 0.5 --seed 1
+    check generate_chat_roles grep -q '"role":"assistant"' chat.jsonl
     code convert 0 trimtab convert "$m" back.gguf --outtype q8_0 --json
     check convert_keys json "$scratch/out" '{"model","output","outtype"} == set(d)'
     check list_shows_it bash -c "trimtab list | grep -q smollm2-135m-instruct"
