@@ -123,6 +123,27 @@ static int paired(cli *c) {
     return print_json(c, json_pack("{s:o, s:o}", "a", j_text(c->args[0]), "pairs", pairs));
 }
 
+static int hellaswag(cli *c, const tt_perplexity_options *p) {
+    tt_choices_options o = tt_choices_default_options();
+    tt_choices_report r = {0};
+    tt_err err = {0};
+    o.model = p->model, o.adapter = p->adapter, o.data = p->data, o.numerics = p->numerics, o.cache_k = p->cache_k, o.cache_v = p->cache_v;
+    o.tasks = opt_i(c, O_hellaswag_tasks);
+    tt_status st = tt_choices(c->ctx, &o, &r, &err);
+    if (st != TT_OK) return fail(c, st, &err);
+    int code = 0;
+    if (json_wanted(c))
+        code = print_json(c, json_pack("{s:o, s:o, s:o, s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:s, s:o, s:I, s:i, s:o}", "model", j_text(o.model), "adapter", j_text(o.adapter), "data",
+                                       j_text(o.data), "data_sha256", r.data_sha256, "numerics", o.numerics == TT_EXACT ? "exact" : "fast", "tasks", (json_int_t)r.tasks, "correct",
+                                       (json_int_t)r.correct, "accuracy", j_real(r.accuracy), "low", j_real(r.low), "high", j_real(r.high), "results", r.results, "seconds",
+                                       j_real(r.seconds), "peak_rss", (json_int_t)r.peak_rss, "threads", tt_ctx_threads(c->ctx), "isa", j_text(tt_ctx_isa(c->ctx))));
+    else
+        printf("%" PRId64 " of %" PRId64 " right: %.2f %%, 95 %% interval %.2f to %.2f (acc_norm, %s)\n", r.correct, r.tasks, 100 * r.accuracy, 100 * r.low, 100 * r.high,
+               o.numerics == TT_EXACT ? "exact f32" : "fast integer path");
+    tt_free(r.results);
+    return code;
+}
+
 int cmd_perplexity(cli *c) {
     if (opt_b(c, O_paired)) return paired(c);
     tt_perplexity_options o = tt_perplexity_default_options();
@@ -149,6 +170,7 @@ int cmd_perplexity(cli *c) {
     o.numerics = opt_b(c, O_exact) ? TT_EXACT : TT_FAST;
     o.cache_k = cache_type(opt_s(c, O_cache_k));
     o.cache_v = cache_type(opt_s(c, O_cache_v));
+    if (opt_b(c, O_hellaswag)) return hellaswag(c, &o);
     o.save_base = opt_b(c, O_kl) ? NULL : logits;
     o.load_base = opt_b(c, O_kl) ? logits : NULL;
     o.base = opt_s(c, O_base);

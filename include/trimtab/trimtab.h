@@ -461,6 +461,27 @@ typedef struct tt_perplexity_report {
 } tt_perplexity_report;
 tt_status tt_perplexity(tt_ctx *ctx, const tt_perplexity_options *options, tt_perplexity_report *report, tt_err *err);
 
+/* Multiple choice by likelihood, llama.cpp's HellaSwag score: a file of six lines a task (beginning, number of the right ending, four endings); the
+ * answer is the ending with the highest mean log-probability per token. */
+typedef struct tt_choices_options {
+    size_t size;
+    const char *model, *adapter;     /* reference; tab folder or NULL */
+    const char *data;
+    int64_t tasks;                   /* 0: all */
+    tt_numerics numerics;
+    tt_cache_type cache_k, cache_v;
+} tt_choices_options;
+tt_choices_options tt_choices_default_options(void);
+typedef struct tt_choices_report {
+    int64_t tasks, correct;
+    double accuracy, low, high;      /* share; 95 % interval (Wilson) */
+    double seconds;
+    uint64_t peak_rss;
+    char data_sha256[65];
+    char *results;                   /* '1' or '0' for each task, for paired comparisons; tt_free */
+} tt_choices_report;
+tt_status tt_choices(tt_ctx *ctx, const tt_choices_options *options, tt_choices_report *report, tt_err *err);
+
 /* Paired comparison of two files of `save_losses`: same targets, or TT_MISMATCH. 95 % interval clustered by document. */
 typedef struct tt_paired_report { int64_t tokens, documents; double nll_a, nll_b, diff, low, high; } tt_paired_report;   /* diff = b - a; low, high NaN below 2 documents */
 tt_status tt_compare_losses(const char *a, const char *b, tt_paired_report *report, tt_err *err);

@@ -56,5 +56,26 @@ done:
     return st;
 }
 
+tt_choices_options tt_choices_default_options(void) { return (tt_choices_options){.size = sizeof(tt_choices_options)}; }
+
+tt_status tt_choices(tt_ctx *ctx, const tt_choices_options *o, tt_choices_report *report, tt_err *err) {
+    tt_model *model = NULL;
+    tt_tab *tab = NULL;
+    const tt_prefix *prefix = NULL;
+    tt_status st;
+    TT_TRY_GOTO(open_runnable(ctx, o->model, o->numerics, &model, err));
+    if (o->adapter) {
+        TT_TRY_GOTO(tt_tab_open(model, o->adapter, &tab, err));
+        TT_TRY_GOTO(tt__tab_prefix(ctx, tab, &prefix, err));
+    }
+    const tt_choices_job job = {.net = model->net, .tok = model->tok, .prefix = prefix, .fast = o->numerics == TT_FAST, .k_type = tt__cache_kvtype(model, o->cache_k),
+                                .v_type = tt__cache_kvtype(model, o->cache_v), .data = o->data, .tasks = o->tasks};
+    st = tt__measure_choices(ctx, &job, report, err);
+done:
+    tt_tab_close(tab);
+    tt_model_close(model);
+    return st;
+}
+
 tt_status tt_compare_losses(const char *a, const char *b, tt_paired_report *report, tt_err *err) { return tt__compare_losses(a, b, report,
         err); }

@@ -166,28 +166,53 @@ static void fill_masks(const tt__sparse_rows *from, const tt_bitmask *w, int64_t
         }
 }
 
-/* Codes [16][64] of a unit to the two streams. */
-static void fill_unit(const uint64_t *mask, uint8_t codes[16][64], uint8_t *at[2]) {
-    for (int j = 0; j < TT_BITMASK_BLOCKS; j++)
-        for (uint64_t m = mask[j]; m; m &= m - 1) {
-            const int bit = __builtin_ctzll(m);
-            *at[j % 2]++ |= (uint8_t)(((codes[bit / 4][4 * j + bit % 4] - 8) & 15) << j % 2 * 4);
+/* n codes of a row, as they are stored here, to bytes; whole words are written. */
+static void take_kept(const uint8_t *stream, int n, uint8_t out[64]) {
+    const int bytes = (n + 1) / 2;
+    for (int i = 0; i < bytes; i++) {
+        const uint8_t two = stream[i] ^ 0x88;
+        out[2 * i] = two & 15;
+        out[2 * i + 1] = two >> 4;
+    }
+}
+
+/* A unit's codes in the order of the streams: block by block, in each the 16 rows, of a row 0 to 4 codes. Models are opened while somebody waits, so
+ * four bytes are copied whatever their number. */
+static void order_unit(const uint64_t mask[16], const uint8_t kept[16][64 + 4], uint8_t stream[2][512 + 4], int n[2]) {
+    static const uint8_t ones[16] = {0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4};
+    uint8_t *at[2] = {stream[0], stream[1]}, from[16] = {0};
+    for (int j = 0; j < TT_BITMASK_BLOCKS; j++) {
+        uint8_t *out = at[j % 2];
+        for (int r = 0; r < 16; r++) {
+            const int count = ones[mask[r] >> 4 * j & 15];
+            memcpy(out, kept[r] + from[r], 4);
+            from[r] = (uint8_t)(from[r] + count);
+            out += count;
         }
+        at[j % 2] = out;
+    }
+    for (int k = 0; k < 2; k++) n[k] = (int)(at[k] - stream[k]);
 }
 
 static void fill_codes(const tt__sparse_rows *from, const tt_bitmask *w, int64_t p, uint8_t *out) {
-    uint8_t codes[16][64], *at[2] = {out, out};
-    const uint8_t *row[16] = {0};
-    for (int64_t r = 0; r < 16 && p * 16 + r < w->rows; r++) row[r] = from->codes + from->start[p * 16 + r];
+    uint8_t kept[16][64 + 4] = {{0}}, stream[2][512 + 4];
+    uint8_t *low = out, *high = out;
+    const int rows = (int)(w->rows - p * 16 < 16 ? w->rows - p * 16 : 16);
+    const uint8_t *row[16];
+    for (int r = 0; r < rows; r++) row[r] = from->codes + from->start[p * 16 + r];
     for (int64_t u = 0; u < w->units; u++) {
-        for (int64_t r = 0; r < 16 && row[r]; r++) {
-            uint8_t kept[64], *next = kept;
-            const uint64_t mask = from->mask[(p * 16 + r) * w->units + u];
-            tt__stream_unpack(4, row[r], __builtin_popcountll(mask), kept);
-            row[r] += tt__stream_bytes(4, __builtin_popcountll(mask));
-            for (uint64_t m = mask; m; m &= m - 1) codes[r][__builtin_ctzll(m)] = *next++;
+        uint64_t mask[16] = {0};
+        int n[2];
+        for (int r = 0; r < rows; r++) {
+            mask[r] = from->mask[(p * 16 + r) * w->units + u];
+            const int count = __builtin_popcountll(mask[r]);
+            take_kept(row[r], count, kept[r]);
+            row[r] += tt__stream_bytes(4, count);
         }
-        fill_unit(w->mask + (p * w->units + u) * TT_BITMASK_BLOCKS, codes, at);
+        order_unit(mask, kept, stream, n);
+        for (int i = 0; i < n[0]; i++) low[i] |= stream[0][i];
+        for (int i = 0; i < n[1]; i++) high[i] |= (uint8_t)(stream[1][i] << 4);
+        low += n[0], high += n[1];
     }
 }
 

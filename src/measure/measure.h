@@ -28,6 +28,18 @@ typedef struct tt_measure_job {
 } tt_measure_job;
 tt_status tt__measure_perplexity(tt_ctx *ctx, const tt_measure_job *job, tt_perplexity_report *report, tt_err *err);
 
+/* ---- choices.c ---- */
+typedef struct tt_choices_job {
+    const tt_net *net;
+    const tt_tokenizer *tok;
+    const tt_prefix *prefix;         /* of a tab, or NULL */
+    bool fast;
+    tt_kvtype k_type, v_type;
+    const char *data;
+    int64_t tasks;                   /* <= 0: all */
+} tt_choices_job;
+tt_status tt__measure_choices(tt_ctx *ctx, const tt_choices_job *job, tt_choices_report *report, tt_err *err);
+
 /* ---- kld.c: one row of logits at a time ---- */
 typedef struct tt_row_score { double nll; float max, log_sum; } tt_row_score;    /* log Σ exp(logit - max) */
 tt_row_score tt__row_score(const tt_kernels *k, const float *logits, int64_t n_vocab, int32_t target);

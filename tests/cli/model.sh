@@ -61,6 +61,9 @@ if needs_model model; then
     sleep 1; kill -INT $pid; wait $pid; got=$?
     check interrupt_perplexity [ "$got" = 130 -a ! -s long.txt ]
     check interrupt_is_one_line [ "$(wc -l <err.txt)" = 1 ]
+    printf 'The capital of France is\n2\nBerlin.\nRome.\nParis.\nMadrid.\n' >tasks.txt
+    code hellaswag_json 0 trimtab perplexity "$m" -f tasks.txt --hellaswag --json
+    check hellaswag_keys json "$scratch/out" '{"model","adapter","data","data_sha256","numerics","tasks","correct","accuracy","low","high","results","seconds","peak_rss","threads","isa"} == set(d) and d["tasks"]==1 and d["results"]=="1"'
     code paired_json 0 trimtab perplexity --paired a.nll b.nll --json
     check paired_keys json "$scratch/out" 'd["a"]=="a.nll" and {"file","tokens","documents","nll_a","nll","diff","low","high"} == set(d["pairs"][0])'
     code paired 0 trimtab perplexity --paired a.nll b.nll a.nll
