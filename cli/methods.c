@@ -52,7 +52,7 @@ static int unknown_method(const cli *c, const char *name) {
 
 /* ------------------------------------------------------------------ named recipes ---- */
 
-static const char *stage_name(tt_named_stage s) { return s == TT_NAMED_TAB ? "tab" : "compress"; }
+static const char *stage_name(tt_named_stage s) { return s == TT_NAMED_TAB ? "tab" : s == TT_NAMED_RECOVER ? "recover" : "compress"; }
 
 static json_t *recipe_json(const tt_named_recipe *r) {
     json_t *steps = json_array();

@@ -308,7 +308,7 @@ tt_status tt_tune(tt_ctx *ctx, const tt_tune_options *options, tt_tune_report *r
 /* ------------------------------------------------------------------ named recipes ---- */
 /* Chains for those who do not want to choose: compress, then win back, in one call. The names are listed by tt_named_recipe_get. */
 enum { TT_MAX_NAMED_STEPS = 8 };
-typedef enum tt_named_stage { TT_NAMED_COMPRESS, TT_NAMED_TAB } tt_named_stage;
+typedef enum tt_named_stage { TT_NAMED_COMPRESS, TT_NAMED_RECOVER, TT_NAMED_TAB } tt_named_stage;   /* a model from the dense one, a better one from that, a tab */
 typedef struct tt_named_step {
     tt_named_stage stage;
     int worth;                   /* of steps that may be left out the one of least worth goes first; 0: never left out */
@@ -337,7 +337,7 @@ typedef struct tt_chain_options {
 tt_chain_options tt_chain_default_options(void);
 typedef struct tt_chain_step {
     char line[512];
-    const char *what;            /* "sample", "compress", "tab"; static */
+    const char *what;            /* "sample", "compress", "recover", "tab"; static */
     bool taken;
     int64_t amount;
     double predicted, seconds;   /* estimated from the probe; what it took, NaN: not yet */

@@ -5,7 +5,8 @@
  *     plan       seconds of a step = fixed + amount * each. Without a time budget the usual amounts; with one, steps of least worth are left out until the
  *                least amounts fit, then all amounts are raised together as far as the time goes
  *     sample     text from the dense model                       → STATE/self.jsonl
- *     compress   calibrated on it, mixed with the caller's text  → OUTPUT
+ *     compress   calibrated on it, mixed with the caller's text  → OUTPUT, or STATE/N.gguf when a step follows that makes a better model of it
+ *     recover    that step, from the same texts                  → OUTPUT
  *     tab        learned through OUTPUT from the same texts      → OUTPUT's name with .tab
  *
  * STATE/plan.json holds a hash of all settings, the amounts and how many steps are done: it is made once, so a run that was killed anywhere goes
@@ -24,6 +25,7 @@
 
 enum { LENGTH = 512, LEAST_TEXT = 64, USUAL_TEXT = 256, MOST_TEXT = 1024, PROBE_SEQUENCES = 4, PROBE_STEPS = 24, VALID_EVERY = 50, VALID_WINDOWS = 16, MAX_STEPS = TT_MAX_NAMED_STEPS + 1 };
 static const double FORWARD_SHARE = 0.4;      /* of a training step: a validation does it without the way back */
+static const double WEIGHTS_SHARE = 1.4;      /* of a step that trains an input: one that trains numbers in every matrix */
 
 typedef struct cost { double fixed, each; } cost;
 
@@ -208,7 +210,7 @@ static tt_status step_seconds(cjob *j, const tt_net *net, const tt_recipe *r, do
 }
 
 /* Validations are part of a step's time, the first one and the guard's text of the fixed part. */
-static tt_status probe_tab(cjob *j, plan_step *p, const cost *sampling, tt_err *err) {
+static tt_status probe_training(cjob *j, plan_step *p, const cost *sampling, tt_err *err) {
     tt_model_options mo = tt_model_default_options();
     tt_model *exact = NULL;
     tt_recipe *r = NULL;
@@ -221,6 +223,7 @@ static tt_status probe_tab(cjob *j, plan_step *p, const cost *sampling, tt_err *
     if (st == TT_OK) st = step_seconds(j, exact->net, r, &step, err);
     if (st == TT_OK) {
         double batches = (double)knob(r, "valid_windows", VALID_WINDOWS) / (double)knob(r, "batch", 2), validation = 2 * FORWARD_SHARE * step * batches;
+        if (p->named->stage == TT_NAMED_RECOVER) step *= WEIGHTS_SHARE;
         p->cost.each = step + validation / (double)knob(r, "valid_every", VALID_EVERY);
         p->cost.fixed = 2 + 2 * validation + sampling->each * 16 * (double)knob(r, "length", 256) / LENGTH;
     }
@@ -234,7 +237,7 @@ static tt_status probe(cjob *j, tt_err *err) {
     for (int i = 0; i < j->n; i++) {
         plan_step *p = &j->step[i];
         tt__progress(j->ctx, "probe", i, j->n, "steps", "");
-        TT_TRY(!p->named ? probe_sampling(j, p, err) : p->named->stage == TT_NAMED_TAB ? probe_tab(j, p, &j->step[0].cost, err) : probe_compress(j, p, err));
+        TT_TRY(!p->named ? probe_sampling(j, p, err) : p->named->stage == TT_NAMED_COMPRESS ? probe_compress(j, p, err) : probe_training(j, p, &j->step[0].cost, err));
     }
     tt__progress(j->ctx, "probe", j->n, j->n, "steps", "");
     return TT_OK;
@@ -384,36 +387,62 @@ static tt_status run_sample(cjob *j, const plan_step *p, tt_err *err) {
     return tt_generate(j->ctx, &o, NULL, err);
 }
 
+static bool makes_model(const plan_step *p) { return p->taken && p->named && p->named->stage != TT_NAMED_TAB; }
+
+/* The last of the steps that make a model writes the result, those before it a file of the state. */
+static tt_status model_of(const cjob *j, const plan_step *p, char **path, tt_err *err) {
+    char name[40] = "";
+    bool last = true;
+    for (const plan_step *q = p + 1; q < j->step + j->n; q++) last &= !makes_model(q);
+    if (!last) snprintf(name, sizeof name, "/%d.gguf", (int)(p - j->step));
+    return join(path, last ? j->o->output : j->state, name, err);
+}
+
+/* What the step before it made. */
+static tt_status model_before(const cjob *j, const plan_step *p, char **path, tt_err *err) {
+    do p--;
+    while (p > j->step && !makes_model(p));
+    return model_of(j, p, path, err);
+}
+
 static tt_status run_compress(cjob *j, const plan_step *p, tt_err *err) {
     tt_compress_options o = tt_compress_default_options();
     tt_compress_report *r = NULL;
-    char *state = NULL;
-    TT_TRY(join(&state, j->state, "/compress", err));
-    o.model = j->o->model, o.output = j->o->output, o.recipe = p->line, o.data = j->data, o.samples = j->recipe.samples, o.length = LENGTH, o.seed = j->o->seed;
+    char *state = NULL, *out = NULL;
+    TT_TRY(model_of(j, p, &out, err));
+    tt_status st = join(&state, j->state, "/compress", err);
+    o.model = j->o->model, o.output = out, o.recipe = p->line, o.data = j->data, o.samples = j->recipe.samples, o.length = LENGTH, o.seed = j->o->seed;
     o.max_ram = j->o->max_ram, o.state = state, o.force = true, o.dry_run = j->o->dry_run;
-    tt_status st = tt_compress(j->ctx, &o, &r, err);
+    if (st == TT_OK) st = tt_compress(j->ctx, &o, &r, err);
     if (st == TT_OK) {
         j->report.bytes_before = r->bytes_before, j->report.bytes_after = r->bytes_after, j->report.file_bytes = r->file_bytes;
         j->report.bits_before = r->bits_before, j->report.bits_after = r->bits_after, j->report.linear_bits_after = r->linear_bits_after;
     }
     tt_compress_free_report(r);
     tt__free(state);
+    tt__free(out);
     return st;
 }
 
-static tt_status run_tab(cjob *j, const plan_step *p, tt_err *err) {
+static tt_status run_training(cjob *j, const plan_step *p, tt_err *err) {
     tt_tune_options o = tt_tune_default_options();
-    char *state = NULL;
-    TT_TRY(join(&state, j->state, "/tab", err));
-    o.model = j->o->output, o.teacher = j->o->model, o.output = j->tab, o.recipe = p->line, o.data = j->data, o.guard = j->o->guard, o.seed = j->o->seed;
+    char *state = NULL, *in = NULL, *out = NULL, name[40];
+    bool tab = p->named->stage == TT_NAMED_TAB;
+    snprintf(name, sizeof name, "/%s-%d", tab ? "tab" : "recover", (int)(p - j->step));
+    tt_status st = join(&state, j->state, name, err);
+    if (st == TT_OK) st = model_before(j, p, &in, err);
+    if (st == TT_OK) st = tab ? join(&out, j->tab, "", err) : model_of(j, p, &out, err);
+    o.model = in, o.teacher = j->o->model, o.output = out, o.recipe = p->line, o.data = j->data, o.guard = j->o->guard, o.seed = j->o->seed;
     o.max_ram = j->o->max_ram, o.state = state, o.force = true;
-    tt_status st = tt_tune(j->ctx, &o, &j->report.tune, err);
+    if (st == TT_OK) st = tt_tune(j->ctx, &o, &j->report.tune, err);
     tt__free(state);
+    tt__free(in);
+    tt__free(out);
     return st;
 }
 
 static tt_status run_step(cjob *j, const plan_step *p, tt_err *err) {
-    return !p->named ? run_sample(j, p, err) : p->named->stage == TT_NAMED_TAB ? run_tab(j, p, err) : run_compress(j, p, err);
+    return !p->named ? run_sample(j, p, err) : p->named->stage == TT_NAMED_COMPRESS ? run_compress(j, p, err) : run_training(j, p, err);
 }
 
 /* A target that was missed (a guard's) does not stop the chain; it is told at the end. */
@@ -439,12 +468,13 @@ static tt_status run_steps(cjob *j, tt_err *err) {
 /* ------------------------------------------------------------ report, and the whole ---- */
 
 static void fill_report(cjob *j, double seconds) {
+    static const char *const stages[] = {[TT_NAMED_COMPRESS] = "compress", [TT_NAMED_RECOVER] = "recover", [TT_NAMED_TAB] = "tab"};
     tt_chain_report *r = &j->report;
     r->n_steps = j->n;
     for (int i = 0; i < j->n; i++) {
         const plan_step *p = &j->step[i];
         tt_chain_step *s = &r->step[i];
-        *s = (tt_chain_step){.what = !p->named ? "sample" : p->named->stage == TT_NAMED_TAB ? "tab" : "compress", .taken = p->taken, .amount = p->amount,
+        *s = (tt_chain_step){.what = !p->named ? "sample" : stages[p->named->stage], .taken = p->taken, .amount = p->amount,
                              .predicted = seconds_of(p), .seconds = p->seconds};
         if (p->named) snprintf(s->line, sizeof s->line, "%s", p->line);
         else snprintf(s->line, sizeof s->line, "%lld x %d tokens", (long long)p->amount, LENGTH);

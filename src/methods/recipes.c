@@ -5,14 +5,14 @@
 #include <string.h>
 
 enum { MAX_RECIPES = 32, MAX_ROWS = 128 };
-enum { ROW_RECIPE, ROW_COMPRESS, ROW_TAB };
+enum { ROW_COMPRESS = TT_NAMED_COMPRESS, ROW_RECOVER = TT_NAMED_RECOVER, ROW_TAB = TT_NAMED_TAB, ROW_RECIPE };
 
 typedef struct row { int kind; const char *text, *summary; double bits; int64_t samples; tt_named_step step; } row;
 
 static const row rows[] = {
 #define TT_RECIPE(name_, bits_, samples_, summary_) {.kind = ROW_RECIPE, .text = #name_, .bits = bits_, .samples = samples_, .summary = summary_},
 #define TT_STEP(kind_, worth_, least_, usual_, most_, line_) \
-    {.kind = ROW_##kind_, .step = {.stage = ROW_##kind_ == ROW_TAB ? TT_NAMED_TAB : TT_NAMED_COMPRESS, .worth = worth_, .least = least_, .usual = usual_, .most = most_, .line = line_}},
+    {.kind = ROW_##kind_, .step = {.stage = (tt_named_stage)ROW_##kind_, .worth = worth_, .least = least_, .usual = usual_, .most = most_, .line = line_}},
 #include "methods/recipes.inc"
 #undef TT_RECIPE
 #undef TT_STEP

@@ -20,7 +20,7 @@ TT_CASE(every_named_recipe_is_made_of_lines_that_parse) {
             snprintf(line, sizeof line, "%.*s%s%s", mark ? (int)(mark - s->line) : (int)strlen(s->line), s->line, mark ? "7" : "", mark ? mark + 3 : "");
             TT_CHECK_OK(tt_recipe_parse(line, strlen(line), &parsed, &err));
             bool trains = !strcmp(tt_recipe_get_method(parsed, 0)->stage, "train");
-            TT_CHECK(trains == (s->stage == TT_NAMED_TAB));
+            TT_CHECK(trains == (s->stage != TT_NAMED_COMPRESS));
             TT_CHECK((mark != NULL) == (s->most > 0) && s->least <= s->usual && s->usual <= s->most);
             compresses |= s->stage == TT_NAMED_COMPRESS && s->worth == 0;
             tt_recipe_free(parsed);
