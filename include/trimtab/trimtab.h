@@ -262,7 +262,7 @@ void tt_compress_free_report(tt_compress_report *report);
 /* ------------------------------------------------------------------ tabs ---- */
 typedef struct tt_tab tt_tab;
 typedef struct tt_tab_info { size_t size; const char *path, *method; int64_t tokens, width; uint64_t bytes; const char *base_sha256; } tt_tab_info;
-/* Opens a PEFT folder (prompt tuning). Its width must fit the model; a foreign base model is a warning in the log. */
+/* Opens a PEFT folder (prompt or prefix tuning). Its shape must fit the model; a foreign base model is a warning in the log. */
 tt_status tt_tab_open(const tt_model *model, const char *path, tt_tab **out, tt_err *err);
 void tt_tab_close(tt_tab *tab);
 const tt_tab_info *tt_tab_get_info(const tt_tab *tab);
@@ -272,7 +272,7 @@ typedef struct tt_tune_options {
     size_t size;
     const char *model;           /* the compressed model through which the tab learns */
     const char *teacher;         /* the dense model for loss=kl; NULL: the model recorded by compress, else an error */
-    const char *output;          /* folder to write */
+    const char *output;          /* folder to write; of a method that trains weights: a .gguf file */
     const char *recipe;          /* exactly one train step, "prompt(tokens=32,steps=300)" */
     const char *data;            /* training text, as for compress; texts are repeated until they have the shares of their weights */
     const char *valid;           /* validation text; NULL: a part of `data` split off by document */

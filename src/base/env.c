@@ -25,6 +25,14 @@ bool tt__env_true(tt__env_id id) {
     return value != NULL;
 }
 
+uint64_t tt__env_bytes(tt__env_id id, uint64_t otherwise) {
+    const char *text = tt__env(id);
+    uint64_t bytes;
+    if (!text) return otherwise;
+    if (!tt__env_true(id)) return 0;
+    return tt__parse_bytes(text, &bytes) ? bytes : otherwise;
+}
+
 double tt__save_seconds(void) {
     const char *value = tt__env(TT_ENV_SAVE_SECONDS);
     double seconds;

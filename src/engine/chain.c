@@ -199,10 +199,10 @@ static tt_status step_seconds(cjob *j, const tt_net *net, const tt_recipe *r, do
     tt_status st = tt__distil_open(j->ctx, &o, &job, &d, err);
     if (st == TT_OK) {
         memset(d.X, 0, (size_t)(o.rows * d.d) * sizeof(float));
-        st = tt__distil_loss(&d, ids, o.batch, true, &value, err);
+        st = tt__distil_loss(&d, ids, o.batch, &(tt_distil_want){.rows = true}, &value, err);
     }
     double start = tt__now();
-    if (st == TT_OK) st = tt__distil_loss(&d, ids, o.batch, true, &value, err);
+    if (st == TT_OK) st = tt__distil_loss(&d, ids, o.batch, &(tt_distil_want){.rows = true}, &value, err);
     *seconds = tt__now() - start;
     tt__distil_close(&d);
     tt__free(ids);

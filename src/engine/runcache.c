@@ -24,7 +24,6 @@
 #include "hub/hub.h"
 #include "models/run.h"
 #include "models/store.h"
-#include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -42,15 +41,8 @@ struct tt__runcache {
     char *path, source[64];
 };
 
-static uint64_t bytes_from(tt__env_id id, uint64_t otherwise) {
-    const char *text = tt__env(id);
-    uint64_t bytes;
-    if (!text) return otherwise;
-    if (!tt__env_true(id)) return 0;
-    return tt__parse_bytes(text, &bytes) ? bytes : otherwise;
-}
-static uint64_t size_limit(void) { return bytes_from(TT_ENV_RUN_CACHE, 16ull << 30); }
-static uint64_t size_least(void) { return bytes_from(TT_ENV_RUN_CACHE_LEAST, 16ull << 20); }
+static uint64_t size_limit(void) { return tt__env_bytes(TT_ENV_RUN_CACHE, 16ull << 30); }
+static uint64_t size_least(void) { return tt__env_bytes(TT_ENV_RUN_CACHE_LEAST, 16ull << 20); }
 
 /* ------------------------------------------------------------ checksum ---- */
 
@@ -211,45 +203,11 @@ static bool open_cache(tt_model *m, struct tt__runcache *c, uint64_t bytes) {
 
 /* ------------------------------------------------------------ writing ---- */
 
-typedef struct old_file { char *path; uint64_t bytes; int64_t used; } old_file;
-
-static bool oldest_of(const char *dir, old_file *oldest, uint64_t *sum) {
-    DIR *d = opendir(dir);
-    *sum = 0;
-    *oldest = (old_file){0};
-    for (struct dirent *e; d && (e = readdir(d));) {
-        struct stat st;
-        const size_t n = strlen(e->d_name);
-        if (n < 6 || e->d_name[0] == '.' || strcmp(e->d_name + n - 5, ".gguf") != 0) continue;
-        char *path = tt__path_join(dir, e->d_name);
-        if (path && lstat(path, &st) == 0 && S_ISREG(st.st_mode)) {
-            *sum += (uint64_t)st.st_size;
-            if (!oldest->path || st.st_mtim.tv_sec < oldest->used) {
-                tt__free(oldest->path);
-                *oldest = (old_file){path, (uint64_t)st.st_size, st.st_mtim.tv_sec};
-                path = NULL;
-            }
-        }
-        tt__free(path);
-    }
-    if (d) closedir(d);
-    return oldest->path != NULL;
-}
-
 /* Room for `bytes` more: old files go. False when that many never fit. */
 static bool make_room(const char *path, uint64_t bytes) {
     const char *slash = strrchr(path, '/');
     char *dir = slash ? tt__strndup(path, (size_t)(slash - path)) : NULL;
-    const uint64_t limit = size_limit();
-    old_file old;
-    uint64_t sum;
-    bool fits = dir && bytes <= limit;
-    while (fits && oldest_of(dir, &old, &sum)) {
-        const bool enough = sum <= limit - bytes;
-        if (!enough) fits = tt__remove(old.path, NULL) == TT_OK;
-        tt__free(old.path);
-        if (enough) break;
-    }
+    const bool fits = dir && tt__make_room(dir, ".gguf", size_limit(), bytes);
     tt__free(dir);
     return fits;
 }

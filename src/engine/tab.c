@@ -1,5 +1,5 @@
-/* Tabs: a PEFT prompt-tuning folder opened for one model. Its keys and values are computed once, when the first session attaches it, and
- * shared by all further sessions: serving pays only for k more cached positions. */
+/* Tabs: a PEFT prompt-tuning or prefix-tuning folder opened for one model. The keys and values of a prompt are computed once, when the first session
+ * attaches it, those of a prefix are what the folder holds; all sessions share them: serving pays only for k more cached positions. */
 #include "base/util.h"
 #include "engine/model.h"
 #include "text/template.h"
@@ -30,6 +30,22 @@ static tt_status tell_lineage(const tt_model *model, const tt_peft_prompt *p, co
     return TT_OK;
 }
 
+static tt_status fits(const tt_model *model, const char *path, const tt_peft_prompt *p, tt_err *err) {
+    const tt_hparams *hp = &model->net->hp;
+    if (p->prefix) {
+        TT_FAIL_IF(p->n_layers != hp->n_layer || p->kv_width != hp->n_head_kv * hp->head_dim, err, TT_BADFILE,
+                   "tab does not fit the model|%s|%lld layers of %lld keys|%lld layers of %lld, as %s has|a prefix serves models of the same layers and tokenizer", path,
+                   (long long)p->n_layers, (long long)p->kv_width, (long long)hp->n_layer, (long long)(hp->n_head_kv * hp->head_dim), model->path);
+        return TT_OK;
+    }
+    TT_FAIL_IF(p->width != hp->n_embd, err, TT_BADFILE,
+               "tab does not fit the model|%s|width %lld|%lld, the embedding length of %s|a tab serves models of the same width and tokenizer", path,
+               (long long)p->width, (long long)hp->n_embd, model->path);
+    if (p->n_layers && p->n_layers != hp->n_layer)
+        tt__log(model->ctx, TT_LOG_WARN, "tab %s was made for a model of %lld layers; this one has %lld", path, (long long)p->n_layers, (long long)hp->n_layer);
+    return TT_OK;
+}
+
 tt_status tt_tab_open(const tt_model *model, const char *path, tt_tab **out, tt_err *err) {
     *out = NULL;
     TT_FAIL_IF(!model->net, err, TT_BADFILE, "tabs need a model that this build can run|%s|architecture %s", model->path, model->info.architecture);
@@ -37,22 +53,16 @@ tt_status tt_tab_open(const tt_model *model, const char *path, tt_tab **out, tt_
     TT_TRY(tt__new(&tab, 1, sizeof *tab, "a tab", err));
     tab->model = model;
     tt_status st;
-    TT_TRY_GOTO(tt__peft_load(path, &tab->prompt, err));
     const tt_peft_prompt *p = &tab->prompt;
-    if (p->width != model->net->hp.n_embd) {
-        st = tt__fail(err, TT_BADFILE, "tab does not fit the model|%s|width %lld|%lld, the embedding length of %s|a tab serves models of the same width and tokenizer", path,
-                      (long long)p->width, (long long)model->net->hp.n_embd, model->path);
-        goto done;
-    }
+    TT_TRY_GOTO(tt__peft_load(path, &tab->prompt, err));
+    TT_TRY_GOTO(fits(model, path, p, err));
     tab->path = tt__strdup(path);
     if (!tab->path) {
         st = tt__fail(err, TT_RESOURCE, "out of memory|a tab");
         goto done;
     }
-    if (p->n_layers && p->n_layers != model->net->hp.n_layer)
-        tt__log(model->ctx, TT_LOG_WARN, "tab %s was made for a model of %lld layers; this one has %lld", path, (long long)p->n_layers, (long long)model->net->hp.n_layer);
     TT_TRY_GOTO(tell_lineage(model, p, path, err));
-    tab->info = (tt_tab_info){.size = sizeof tab->info, .path = tab->path, .method = "prompt", .tokens = p->tokens, .width = p->width,
+    tab->info = (tt_tab_info){.size = sizeof tab->info, .path = tab->path, .method = p->prefix ? "prefix" : "prompt", .tokens = p->tokens, .width = p->width,
                               .bytes = (uint64_t)(p->tokens * p->width) * 4, .base_sha256 = p->base_sha256};
     *out = tab;
     return TT_OK;
@@ -72,6 +82,8 @@ void tt_tab_close(tt_tab *tab) {
 const tt_tab_info *tt_tab_get_info(const tt_tab *tab) { return &tab->info; }
 
 tt_status tt__tab_prefix(tt_ctx *ctx, tt_tab *tab, const tt_prefix **out, tt_err *err) {
+    if (!tab->prefix && tab->prompt.prefix)
+        TT_TRY(tt__prefix_from_rows(tab->model->net, tab->prompt.embeddings, tab->prompt.tokens, tt__model_kvtype(tab->model), &tab->prefix, err));
     if (!tab->prefix) {
         tt_runner *r = NULL;
         tt_runner_options o = {.max_rows = tab->prompt.tokens, .fast = tab->model->opt.numerics == TT_FAST};

@@ -1,11 +1,14 @@
-/* tt_tune: opens the model through which the tab learns and the teacher, reads and splits the text, and hands a job to the recipe's method.
+/* tt_tune: opens the model through which the tab learns and the teacher, reads and splits the text, and hands a job to the recipe's method. What comes
+ * out is the folder of a tab, or, of a method that trains the weights themselves, a model: the file of the one that went in with other numbers.
  *
  * The models are opened with exact numerics and their stored operators: a tab learns through the very weights that will be served. */
 #include "base/env.h"
 #include "base/util.h"
 #include "engine/model.h"
 #include "engine/tune_texts.h"
+#include "hub/hub.h"
 #include "methods/method.h"
+#include "models/store.h"
 #include "train/trainer.h"
 
 #include <stdio.h>
@@ -19,7 +22,7 @@ typedef struct tuning {
     tt_recipe *recipe;
     const tt_method *method;
     tt_model *model, *teacher;
-    char *teacher_ref, *state, *line;
+    char *teacher_ref, *state, *line, *cache_dir;
     tt_tune_texts texts;
     char recipe_sha256[65], base_sha256[65], dense_sha256[65], teacher_sha256[65];
 } tuning;
@@ -102,7 +105,81 @@ static tt_status open_models(tuning *t, tt_err *err) {
     return is_recorded_base(t, err);
 }
 
+/* ------------------------------------------------------------ a model as the result ---- */
+
+static bool ends_in(const char *s, const char *end) {
+    size_t n = strlen(s), m = strlen(end);
+    return n > m && !strcmp(s + n - m, end);
+}
+
+static tt_status check_kind(const tuning *t, tt_err *err) {
+    bool file = ends_in(t->o->output, ".gguf");
+    if (!t->method->train->model) {
+        TT_FAIL_IF(file && !tt__is_dir(t->o->output), err, TT_USAGE, "this method writes a folder|%s|%s|a name without .gguf|dwq writes a model", t->o->output,
+                   t->method->info.name);
+        return TT_OK;
+    }
+    TT_FAIL_IF(!file, err, TT_USAGE, "this method writes a model|%s|%s|a name that ends in .gguf|prompt and prefix write tabs", t->o->output, t->method->info.name);
+    TT_FAIL_IF(tt__same_file(t->model->path, t->o->output), err, TT_USAGE, "output is the model itself|%s", t->o->output);
+    return TT_OK;
+}
+
+static tt_status add_tokenizer(void *user, tt_gguf_writer *w, tt_err *err) {
+    const tuning *t = user;
+    if (t->model->gguf) return TT_OK;
+    TT_TRY(tt__gguf_set_str(w, "general.name", t->model->info.name, err));
+    return tt__tokenizer_to_gguf(t->model->tok, w, err);
+}
+
+/* A string of the model's metadata, copied; *out stays NULL when there is none. */
+static tt_status recorded(const tuning *t, const char *key, char **out, tt_err *err) {
+    const char *value = NULL;
+    size_t n = 0;
+    if (t->model->gguf) TT_TRY(tt__gguf_str(t->model->gguf, key, false, &value, &n, err));
+    if (!value) return TT_OK;
+    *out = tt__strndup(value, n);
+    TT_FAIL_IF(!*out, err, TT_RESOURCE, "out of memory|metadata");
+    return TT_OK;
+}
+
+/* The recipe grows by this step. The base stays the dense model, which is what later tabs follow; the model that was trained is the parent. */
+static tt_status store_model(tuning *t, const tt_net *net, const char *record, const char *before, tt_err *err) {
+    tt__str recipe = {0};
+    char sha[65] = "";
+    bool has_base = before || (t->model->gguf && tt__gguf_has(t->model->gguf, "trimtab.base"));
+    tt__str_printf(&recipe, "%s%s%s", before ? before : "", before ? "+" : "", t->line);
+    if (!recipe.failed) tt__sha256_hex(recipe.s, recipe.n, sha);
+    const char *extra[] = {"trimtab.version", tt_version(), "trimtab.recipe", recipe.s, "trimtab.recipe_sha256", sha, "trimtab.parent_sha256", t->base_sha256,
+                           "trimtab.tune_sha256", t->texts.sha256, "trimtab.tune", record, has_base || !t->teacher ? NULL : "trimtab.base", t->teacher_ref,
+                           "trimtab.base_sha256", t->teacher_sha256, NULL};
+    tt_status st = recipe.failed ? tt__fail(err, TT_RESOURCE, "out of memory|a recipe")
+                                 : tt__store_gguf(net, NULL, t->model->gguf, add_tokenizer, t, extra, t->o->output, NULL, err);
+    tt__str_free(&recipe);
+    return st;
+}
+
+static tt_status save_model(void *user, const tt_net *net, const char *record, tt_err *err) {
+    tuning *t = user;
+    char *before = NULL;
+    TT_TRY(recorded(t, "trimtab.recipe", &before, err));
+    tt_status st = store_model(t, net, record, before, err);
+    tt__free(before);
+    return st;
+}
+
 /* ------------------------------------------------------------ the job ---- */
+
+/* Where a teacher's logits are kept; without a place for it they stay with the run. */
+static void find_cache(tuning *t) {
+    uint64_t limit = tt__env_bytes(TT_ENV_TEACHER_CACHE, 8ull << 30);
+    if (!t->teacher || !limit) return;
+    if (tt__teacher_folder(&t->cache_dir, NULL) == TT_OK && tt__mkdirs_private(t->cache_dir, NULL) == TT_OK) {
+        tt__make_room(t->cache_dir, ".logits", limit, 0);
+        return;
+    }
+    tt__free(t->cache_dir);
+    t->cache_dir = NULL;
+}
 
 static tt_status name_state(tuning *t, tt_err *err) {
     tt__str s = {0};
@@ -145,12 +222,15 @@ static tt_status run(tuning *t, tt_tune_report *report, tt_err *err) {
     TT_TRY(check_output(t, err));
     TT_TRY(read_recipe(t, err));
     TT_TRY(open_models(t, err));
+    TT_TRY(check_kind(t, err));
     TT_TRY(tt__tune_texts_read(t->ctx, t->o, t->state, t->model, t->teacher, window_length(t), &t->texts, err));
+    find_cache(t);
     tt_knobs knobs = {t->recipe, 0};
     tt_train_job job = {
         .student = t->model->net, .teacher = t->teacher ? t->teacher->net : NULL, .tokenizer = t->model->tok, .train = &t->texts.train,
             .valid = &t->texts.valid, .guards = t->texts.guards, .n_guards = t->texts.n_guards,
         .time = t->o->time, .seed = t->o->seed, .max_ram = t->o->max_ram, .state_dir = t->state, .output = t->o->output,
+        .cache_dir = t->cache_dir, .save_model = save_model, .save_user = t,
         .base_ref = t->o->model, .base_sha256 = t->base_sha256, .dense_sha256 = t->dense_sha256, .teacher_sha256 = t->teacher ? t->teacher_sha256 : NULL,
         .recipe_line = t->line, .recipe_sha256 = t->recipe_sha256, .data_sha256 = t->texts.sha256,
         .resume = t->o->resume, .force = t->o->force, .checkpoint_seconds = tt__save_seconds(), .deterministic = t->ctx->opt.deterministic,
@@ -172,6 +252,7 @@ tt_status tt_tune(tt_ctx *ctx, const tt_tune_options *options, tt_tune_report *r
     tt_model_close(t.model);
     tt__free(t.teacher_ref);
     tt__free(t.state);
+    tt__free(t.cache_dir);
     tt_free(t.line);
     return st;
 }

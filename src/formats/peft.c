@@ -1,7 +1,8 @@
-/* PEFT prompt-tuning folders; the layout is quoted in tuning.md A11.
+/* PEFT prompt-tuning and prefix-tuning folders; the layout is quoted in tuning.md A11.
  *
  *   DIR/adapter_config.json        {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": P, "token_dim": C, …}
- *   DIR/adapter_model.safetensors  one tensor "prompt_embeddings" [P, C]
+ *                                  {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": P, "num_layers": L, "token_dim": C of keys, …}
+ *   DIR/adapter_model.safetensors  one tensor "prompt_embeddings" [P, C] or [P, L * 2 * C]
  *   DIR/trimtab.json               ours: "base_sha256" of the model through which the tab learned, "dense_sha256" of the one that was compressed
  *                                  from, and the training record
  *
@@ -41,15 +42,25 @@ static tt_status member(const json_t *config, const char *key, bool required, in
     return TT_OK;
 }
 
-static tt_status check_kind(const json_t *config, const char *where, tt_err *err) {
+static tt_status read_kind(const json_t *config, const char *where, bool *prefix, tt_err *err) {
     const char *type = "", *task = NULL;
     int64_t submodules = 1;
     TT_TRY(tt__json_str(config, "peft_type", true, &type, where, err));
-    TT_FAIL_IF(strcmp(type, "PROMPT_TUNING") != 0, err, TT_BADFILE, "adapter type not supported|%s|%s|PROMPT_TUNING|", where, type);
+    *prefix = !strcmp(type, "PREFIX_TUNING");
+    TT_FAIL_IF(!*prefix && strcmp(type, "PROMPT_TUNING") != 0, err, TT_BADFILE, "adapter type not supported|%s|%s|PROMPT_TUNING or PREFIX_TUNING|", where, type);
     TT_TRY(tt__json_str(config, "task_type", false, &task, where, err));
     TT_FAIL_IF(task && strcmp(task, "CAUSAL_LM") != 0, err, TT_BADFILE, "adapter is for another task|%s|%s|CAUSAL_LM|", where, task);
     TT_TRY(member(config, "num_transformer_submodules", false, 1, 2, &submodules, where, err));
     TT_FAIL_IF(submodules != 1, err, TT_BADFILE, "adapter is for an encoder-decoder model|%s|num_transformer_submodules %lld|1|", where, (long long)submodules);
+    return TT_OK;
+}
+
+/* token_dim is of the keys of a layer; a row holds keys and values of all. */
+static tt_status prefix_width(tt_peft_prompt *p, const char *where, tt_err *err) {
+    TT_FAIL_IF(p->width % p->n_heads, err, TT_BADFILE, "adapter setting out of range|%s, token_dim|%lld|a multiple of %lld, num_attention_heads|", where, (long long)p->width,
+               (long long)p->n_heads);
+    p->kv_width = p->width;
+    p->width *= 2 * p->n_layers;
     return TT_OK;
 }
 
@@ -62,11 +73,12 @@ static tt_status read_config(const char *dir, tt_peft_prompt *p, tt_err *err) {
     TT_FAIL_IF(!path, err, TT_RESOURCE, "out of memory|for a path");
     TT_TRY_GOTO(tt__read_file(path, TT_LIMIT_ADAPTER_CONFIG, &text, &n, err));
     TT_TRY_GOTO(tt__json_parse(text, n, path, &config, err));
-    TT_TRY_GOTO(check_kind(config, path, err));
+    TT_TRY_GOTO(read_kind(config, path, &p->prefix, err));
     TT_TRY_GOTO(member(config, "num_virtual_tokens", true, 1, (int64_t)TT_LIMIT_TAB_TOKENS, &p->tokens, path, err));
-    TT_TRY_GOTO(member(config, "token_dim", false, 1, (int64_t)TT_LIMIT_EMBD, &p->width, path, err));
-    TT_TRY_GOTO(member(config, "num_layers", false, 1, (int64_t)TT_LIMIT_LAYERS, &p->n_layers, path, err));
-    TT_TRY_GOTO(member(config, "num_attention_heads", false, 1, (int64_t)TT_LIMIT_HEADS, &p->n_heads, path, err));
+    TT_TRY_GOTO(member(config, "token_dim", p->prefix, 1, (int64_t)TT_LIMIT_EMBD, &p->width, path, err));
+    TT_TRY_GOTO(member(config, "num_layers", p->prefix, 1, (int64_t)TT_LIMIT_LAYERS, &p->n_layers, path, err));
+    TT_TRY_GOTO(member(config, "num_attention_heads", p->prefix, 1, (int64_t)TT_LIMIT_HEADS, &p->n_heads, path, err));
+    if (p->prefix) TT_TRY_GOTO(prefix_width(p, path, err));
     TT_TRY_GOTO(tt__json_str(config, "base_model_name_or_path", false, &base, path, err));
     TT_TRY_GOTO(copy_string(base, &p->base_model, err));
 done:
@@ -83,7 +95,7 @@ static tt_status read_embeddings(const tt_st *st, const char *where, tt_peft_pro
     TT_FAIL_IF(tt__st_n(st) != 1, err, TT_BADFILE, "adapter with further tensors|%s|%zu tensors|prompt_embeddings alone|modules_to_save is not supported", where, tt__st_n(st));
     TT_FAIL_IF(t->type != TT_ST_F32 && t->type != TT_ST_F16 && t->type != TT_ST_BF16, err, TT_BADFILE, "adapter type not supported|%s, prompt_embeddings|%s|F32, F16 or BF16|", where,
                tt__st_dtype_name(t->type));
-    bool fits = t->n_dims == 2 && t->shape[0] == (uint64_t)p->tokens && t->shape[1] >= 1 && t->shape[1] <= TT_LIMIT_EMBD && (p->width == 0 || t->shape[1] == (uint64_t)p->width);
+    bool fits = t->n_dims == 2 && t->shape[0] == (uint64_t)p->tokens && t->shape[1] >= 1 && (p->prefix || t->shape[1] <= TT_LIMIT_EMBD) && (p->width == 0 || t->shape[1] == (uint64_t)p->width);
     TT_FAIL_IF(!fits, err, TT_BADFILE, "adapter shape does not fit its configuration|%s, prompt_embeddings|%d dimensions, %llu x %llu|%lld x %lld|", where, t->n_dims,
                (unsigned long long)(t->n_dims > 0 ? t->shape[0] : 0), (unsigned long long)(t->n_dims > 1 ? t->shape[1] : 0), (long long)p->tokens, (long long)p->width);
     p->width = (int64_t)t->shape[1];
@@ -154,11 +166,13 @@ static void set_count(json_t *config, const char *key, int64_t v) {
 }
 
 static tt_status write_config(const char *dir, const tt_peft_prompt *p, tt_err *err) {
-    json_t *config = json_pack("{s:s?,s:b,s:s,s:s,s:s,s:i}", "base_model_name_or_path", p->base_model, "inference_mode", 1, "peft_type", "PROMPT_TUNING",
-                               "prompt_tuning_init", "RANDOM", "task_type", "CAUSAL_LM", "num_transformer_submodules", 1);
+    json_t *config = json_pack("{s:s?,s:b,s:s,s:s,s:i}", "base_model_name_or_path", p->base_model, "inference_mode", 1, "peft_type",
+                               p->prefix ? "PREFIX_TUNING" : "PROMPT_TUNING", "task_type", "CAUSAL_LM", "num_transformer_submodules", 1);
     TT_FAIL_IF(!config, err, TT_RESOURCE, "out of memory|for " CONFIG);
+    if (p->prefix) json_object_set_new(config, "prefix_projection", json_false());
+    else json_object_set_new(config, "prompt_tuning_init", json_string("RANDOM"));
     set_count(config, "num_virtual_tokens", p->tokens);
-    set_count(config, "token_dim", p->width);
+    set_count(config, "token_dim", p->prefix ? p->kv_width : p->width);
     set_count(config, "num_layers", p->n_layers);
     set_count(config, "num_attention_heads", p->n_heads);
     tt_status st = json_object_size(config) == 10 ? tt__hf_write_json(dir, CONFIG, config, err) : tt__fail(err, TT_RESOURCE, "out of memory|for " CONFIG);

@@ -24,6 +24,9 @@
 tt_status tt__hub_folder(char **out, tt_err *err);            /* caller frees */
 tt_status tt__catalogue_folder(char **out, tt_err *err);
 tt_status tt__run_folder(char **out, tt_err *err);            /* of models repacked for running */
+tt_status tt__teacher_folder(char **out, tt_err *err);        /* of what teachers said (train/teacher.h) */
+/* Room for `bytes` more under a limit of such a folder: the oldest files with this suffix go. False when that many never fit. */
+bool tt__make_room(const char *dir, const char *suffix, uint64_t limit, uint64_t bytes);
 bool tt__hub_offline(void);                                    /* HF_HUB_OFFLINE */
 tt_status tt__mkdirs_private(const char *path, tt_err *err);   /* folders that are new get mode 0700 */
 /* Waits for the lock file of that name, asking for cancellation meanwhile. *fd is given back with close. */

@@ -4,6 +4,7 @@
 #include "base/env.h"
 #include "base/file.h"
 #include "hub/hub.h"
+#include <dirent.h>
 #include <errno.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -36,6 +37,49 @@ tt_status tt__catalogue_folder(char **out, tt_err *err) {
 tt_status tt__run_folder(char **out, tt_err *err) {
     static const place p[] = {{TT_ENV_CACHE, "run"}, {TT_ENV_XDG_CACHE_HOME, "trimtab/run"}, {TT_ENV_HOME, ".cache/trimtab/run"}};
     return first_place(p, sizeof p / sizeof *p, out, err);
+}
+
+tt_status tt__teacher_folder(char **out, tt_err *err) {
+    static const place p[] = {{TT_ENV_CACHE, "teacher"}, {TT_ENV_XDG_CACHE_HOME, "trimtab/teacher"}, {TT_ENV_HOME, ".cache/trimtab/teacher"}};
+    return first_place(p, sizeof p / sizeof *p, out, err);
+}
+
+typedef struct old_file { char *path; uint64_t bytes; int64_t used; } old_file;
+
+static bool oldest_of(const char *dir, const char *suffix, old_file *oldest, uint64_t *sum) {
+    DIR *d = opendir(dir);
+    *sum = 0;
+    *oldest = (old_file){0};
+    for (struct dirent *e; d && (e = readdir(d));) {
+        struct stat st;
+        const size_t n = strlen(e->d_name), end = strlen(suffix);
+        if (n <= end || e->d_name[0] == '.' || strcmp(e->d_name + n - end, suffix) != 0) continue;
+        char *path = tt__path_join(dir, e->d_name);
+        if (path && lstat(path, &st) == 0 && S_ISREG(st.st_mode)) {
+            *sum += (uint64_t)st.st_size;
+            if (!oldest->path || st.st_mtim.tv_sec < oldest->used) {
+                tt__free(oldest->path);
+                *oldest = (old_file){path, (uint64_t)st.st_size, st.st_mtim.tv_sec};
+                path = NULL;
+            }
+        }
+        tt__free(path);
+    }
+    if (d) closedir(d);
+    return oldest->path != NULL;
+}
+
+bool tt__make_room(const char *dir, const char *suffix, uint64_t limit, uint64_t bytes) {
+    old_file old;
+    uint64_t sum;
+    bool fits = bytes <= limit;
+    while (fits && oldest_of(dir, suffix, &old, &sum)) {
+        const bool enough = sum <= limit - bytes;
+        if (!enough) fits = tt__remove(old.path, NULL) == TT_OK;
+        tt__free(old.path);
+        if (enough) break;
+    }
+    return fits;
 }
 
 bool tt__hub_offline(void) { return tt__env_true(TT_ENV_HF_HUB_OFFLINE); }

@@ -63,6 +63,7 @@ struct tt_train_job;              /* train/trainer.h */
 typedef struct tt_train_vtable {
     /* runs to the end, to the budget or to cancellation; saves its state through the job */
     tt_status (*train)(tt_ctx *ctx, const tt_knobs *k, struct tt_train_job *job, tt_err *err);
+    bool model;                   /* what it writes is a model (OUT.gguf), not the folder of a tab */
 } tt_train_vtable;
 
 typedef struct tt_method {

@@ -155,4 +155,7 @@ tt_status tt__run_hidden(tt_runner *r, int64_t S, int64_t T, const int32_t *ids,
 /* Keys and values of P prompt rows E [P, n_embd]. type f32 or f16. */
 tt_status tt__prefix_compute(tt_runner *r, const float *E, int64_t P, tt_kvtype type, tt_prefix **out, tt_err *err);
 void tt__prefix_free(tt_prefix *p);
+/* From and to rows as PEFT stores them (formats/peft.h): [P, n_layer, 2, Hkv*D], keys in Hugging Face's rotary order. */
+tt_status tt__prefix_from_rows(const tt_net *net, const float *rows, int64_t P, tt_kvtype type, tt_prefix **out, tt_err *err);
+void tt__prefix_to_rows(const tt_net *net, const tt_prefix *f32, float *rows);
 #endif

@@ -82,7 +82,7 @@ static tt_status loss(void *user, const int32_t *ids, int64_t S, bool gradient, 
     trainer *t = user;
     size_t bytes = (size_t)t->E.n * sizeof(float);
     memcpy(t->distil.X, t->E.x, bytes);
-    TT_TRY(tt__distil_loss(&t->distil, ids, S, gradient, loss, err));
+    TT_TRY(tt__distil_loss(&t->distil, ids, S, &(tt_distil_want){.rows = gradient}, loss, err));
     if (gradient) memcpy(t->E.g, t->distil.dX, bytes);
     return TT_OK;
 }
@@ -90,7 +90,7 @@ static tt_status loss(void *user, const int32_t *ids, int64_t S, bool gradient, 
 static tt_status next_token(void *user, const int32_t *ids, int64_t S, bool bare, double *loss, tt_err *err) {
     trainer *t = user;
     memcpy(t->distil.X, t->E.x, (size_t)t->E.n * sizeof(float));
-    return tt__distil_next(&t->distil, ids, S, bare, loss, err);
+    return tt__distil_next(&t->distil, ids, S, NULL, bare, loss, err);
 }
 
 static tt_status write_tab(trainer *t, tt_learner *l, tt_err *err) {

@@ -16,10 +16,10 @@ size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max);
 static void check_again(const tt_peft_prompt *p) {
     tt_peft_prompt q;
     size_t n = (size_t)(p->tokens * p->width);
-    MUST(p->tokens >= 1 && p->width >= 1);
+    MUST(p->tokens >= 1 && p->width >= 1 && (!p->prefix || p->width == p->n_layers * 2 * p->kv_width));
     for (size_t i = 0; i < n; i++) MUST(isfinite(p->embeddings[i]));
     MUST(tt__peft_save(scratch(), p, NULL, NULL) == TT_OK && tt__peft_load(scratch(), &q, NULL) == TT_OK);
-    MUST(q.tokens == p->tokens && q.width == p->width && q.n_layers == p->n_layers && q.n_heads == p->n_heads && memcmp(q.embeddings, p->embeddings, n * sizeof(float)) == 0);
+    MUST(q.prefix == p->prefix && q.kv_width == p->kv_width && q.tokens == p->tokens && q.width == p->width && q.n_layers == p->n_layers && q.n_heads == p->n_heads && memcmp(q.embeddings, p->embeddings, n * sizeof(float)) == 0);
     MUST(!p->base_model == !q.base_model && (!p->base_model || strcmp(p->base_model, q.base_model) == 0));
     tt__peft_free(&q);
 }

@@ -29,6 +29,9 @@ TT_CASE(names_of_seeds_are_kept) {
             TT_CHECK_OK(tt__peft_load(dir, &p, &err));
             TT_CHECK(p.tokens == 2 && p.width == 3 && isfinite(p.embeddings[5]));
             ok++;
+        } else if (corpus_is(&c, i, "prefix_")) {
+            TT_CHECK_OK(tt__peft_load(dir, &p, &err));
+            TT_CHECK(p.prefix && p.tokens == 2 && p.n_layers == 2 && p.n_heads == 2 && p.kv_width == 4 && p.width == 16 && isfinite(p.embeddings[31]));
         } else {
             TT_CHECK_FAILS(TT_BADFILE, tt__peft_load(dir, &p, &err));
             bad++;
@@ -72,6 +75,18 @@ TT_CASE(written_folders_read_back) {
     tt__peft_free(&q);
     p.tokens = 0;
     TT_CHECK_FAILS(TT_FAIL, tt__peft_save(dir, &p, NULL, &err));
+}
+
+TT_CASE(written_prefixes_read_back) {
+    tt_err err = {0};
+    float rows[2 * 12];
+    for (int i = 0; i < 24; i++) rows[i] = (float)i / 8;
+    const char *dir = tt_test_path("tab");
+    tt_peft_prompt p = {.prefix = true, .tokens = 2, .width = 12, .kv_width = 2, .n_layers = 3, .n_heads = 1, .embeddings = rows}, q;
+    TT_CHECK_OK(tt__peft_save(dir, &p, NULL, &err));
+    TT_CHECK_OK(tt__peft_load(dir, &q, &err));
+    TT_CHECK(q.prefix && q.tokens == 2 && q.width == 12 && q.kv_width == 2 && q.n_layers == 3 && q.n_heads == 1 && memcmp(q.embeddings, rows, sizeof rows) == 0);
+    tt__peft_free(&q);
 }
 
 TT_CASE(refusals_say_what_is_wrong) {

@@ -1,0 +1,127 @@
+/* What the tests of trainings end to end share: a tiny model with its quantized copy, texts, a job. */
+#ifndef TT_TEST_RECOVER_H
+#define TT_TEST_RECOVER_H
+#include "train/trainer.h"
+
+#include "base/file.h"
+#include "harness/tiny.h"
+#include "harness/tt_test.h"
+#include "models/store.h"
+#include <math.h>
+#include <stdio.h>
+
+static const char SHA[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+typedef struct rig {
+    tt_ctx *ctx;
+    tt_gguf *g;
+    tt_net *whole, *damaged;
+    tt_tokenizer *tok;
+    tt_tokens train, valid;
+    tt_train_job job;
+    char state[512], output[512], cache[512];
+} rig;
+
+static inline void tokens_of(rig *r, uint64_t seed, int words, tt_tokens *out) {
+    tt_err err = {0};
+    char *text = tiny_text(seed, words);
+    size_t bytes = strlen(text);
+    tt_docs d = {.n = 1, .text = &text, .bytes = &bytes};
+    TT_CHECK_OK(tt__docs_tokenize(&d, r->tok, out, &err));
+    tt__free(text);
+}
+
+/* Symmetric 2-bit codes without a zero level in groups of 32, the scale of the largest value: crude enough to leave something to learn. */
+static inline void quantize(tt_ctx *ctx, tt_weight *w) {
+    enum { GROUP = 32 };
+    tt_err err = {0};
+    int64_t groups = (w->cols + GROUP - 1) / GROUP;
+    float *W = tt__alloc((size_t)(w->rows * w->cols) * sizeof *W), *scale = tt__alloc((size_t)(w->rows * groups) * sizeof *scale);
+    uint8_t *codes = tt__alloc((size_t)(w->rows * w->cols)), *half = tt__alloc((size_t)(w->rows * groups));
+    tt__linop_rows(w->op, 0, w->rows, W);
+    for (int64_t r = 0; r < w->rows; r++)
+        for (int64_t g = 0; g < groups; g++) {
+            int64_t c0 = g * GROUP, c1 = c0 + GROUP < w->cols ? c0 + GROUP : w->cols;
+            float max = 0;
+            for (int64_t c = c0; c < c1; c++) max = fmaxf(max, fabsf(W[r * w->cols + c]));
+            scale[r * groups + g] = max / 1.5f;
+            half[r * groups + g] = 1;
+            for (int64_t c = c0; c < c1; c++) {
+                float q = max > 0 ? roundf(W[r * w->cols + c] / (max / 1.5f) + 1.5f) : 2;
+                codes[r * w->cols + c] = (uint8_t)(q < 0 ? 0 : q > 3 ? 3 : q);
+            }
+        }
+    tt_linop *op = NULL;
+    TT_CHECK_OK(tt__linop_group(ctx, 2, GROUP, codes, scale, half, NULL, w->rows, w->cols, &op, &err));
+    tt__linop_free(w->op);
+    w->op = op;
+    tt__free(W);
+    tt__free(scale);
+    tt__free(codes);
+    tt__free(half);
+}
+
+static inline tt_status save_model(void *user, const tt_net *net, const char *record, tt_err *err) {
+    rig *r = user;
+    const char *extra[] = {"trimtab.tune", record, NULL};
+    return tt__store_gguf(net, NULL, r->g, NULL, NULL, extra, r->output, NULL, err);
+}
+
+static inline rig *rig_open(tt_ctx *ctx, const char *dir, const char *output) {
+    rig *r = tt__calloc(1, sizeof *r);
+    tt_err err = {0};
+    char path[600];
+    r->ctx = ctx;
+    snprintf(path, sizeof path, "%s/net.gguf", dir);
+    if (!tt__exists(path)) tiny_write(path, 5, 0, false);
+    TT_CHECK_OK(tt__gguf_open(path, &r->g, &err));
+    TT_CHECK_OK(tt__net_from_gguf(ctx, r->g, false, &r->whole, &err));
+    TT_CHECK_OK(tt__net_from_gguf(ctx, r->g, false, &r->damaged, &err));
+    for (size_t i = 0; i < r->damaged->n_weights; i++)
+        if (r->damaged->weights[i].linear) quantize(ctx, &r->damaged->weights[i]);
+    TT_CHECK_OK(tt__tokenizer_from_gguf(r->g, &r->tok, &err));
+    tokens_of(r, 1, 1500, &r->train);
+    tokens_of(r, 2, 300, &r->valid);
+    snprintf(r->output, sizeof r->output, "%s/%s", dir, output);
+    snprintf(r->state, sizeof r->state, "%s/%s.state", dir, output);
+    snprintf(r->cache, sizeof r->cache, "%s/cache", dir);
+    r->job = (tt_train_job){.student = r->damaged, .teacher = r->whole, .tokenizer = r->tok, .train = &r->train, .valid = &r->valid, .seed = 3,
+                            .state_dir = r->state, .output = r->output, .cache_dir = r->cache, .base_ref = "tiny", .base_sha256 = SHA,
+                            .teacher_sha256 = SHA, .recipe_line = "x", .recipe_sha256 = "22", .data_sha256 = SHA, .save_model = save_model, .save_user = r,
+                            .resume = true, .checkpoint_seconds = 3600};
+    return r;
+}
+
+static inline void rig_close(rig *r) {
+    tt__tokens_free(&r->train);
+    tt__tokens_free(&r->valid);
+    tt__tokenizer_free(r->tok);
+    tt__net_free(r->whole);
+    tt__net_free(r->damaged);
+    tt__gguf_close(r->g);
+    tt__free(r);
+}
+
+typedef struct stopper { tt_ctx *ctx; int calls, at; } stopper;
+
+static inline void stop_at(void *user, const char *task, double done, double total, const char *unit, const char *note) {
+    stopper *s = user;
+    (void)task, (void)done, (void)total, (void)unit, (void)note;
+    s->ctx->progress_at = -1e9;                         /* not a few times a second: at every step */
+    if (++s->calls == s->at) tt_ctx_cancel(s->ctx, TT_INTERRUPTED);
+}
+
+static inline void watch(stopper *s) {
+    s->ctx->opt.progress = stop_at;
+    s->ctx->opt.progress_user = s;
+}
+
+static inline bool same_file(const char *a, const char *b) {
+    char *x = NULL, *y = NULL;
+    size_t n = 0, m = 1;
+    bool same = tt__read_file(a, 1 << 26, &x, &n, NULL) == TT_OK && tt__read_file(b, 1 << 26, &y, &m, NULL) == TT_OK && n == m && memcmp(x, y, n) == 0;
+    tt__free(x);
+    tt__free(y);
+    return same;
+}
+#endif
