@@ -31,7 +31,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-enum { LAYOUT = 3, PIECE = 1 << 18 };
+enum { LAYOUT = 4, PIECE = 1 << 18 };
 static const char architecture[] = "trimtab-run";
 
 struct tt__runcache {

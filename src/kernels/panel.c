@@ -59,23 +59,33 @@ static void unpack_three(const uint8_t *unit, uint8_t *codes) {
     memcpy(codes, out, sizeof out);
 }
 
-/* Bits 5 and 6: the low nibbles, then the rest. */
+/* Bits 5 and 6: halves of the low nibbles of a unit and of the rest take turns. */
 static void pack_split(int bits, const uint8_t *codes, uint8_t *unit) {
-    uint8_t low[ROWS * TT_PANEL_UNIT], high[ROWS * TT_PANEL_UNIT];
+    uint8_t low[ROWS * TT_PANEL_UNIT], high[ROWS * TT_PANEL_UNIT], nibbles[NIBBLES], rest[NIBBLES / 2];
+    const int more = bits == 5 ? 64 : 128;                    /* bytes of the rest, of a half */
     for (int i = 0; i < ROWS * TT_PANEL_UNIT; i++) {
         low[i] = codes[i] & 15;
         high[i] = (uint8_t)(codes[i] >> 4);
     }
-    pack_plain(4, low, unit);
-    if (bits == 5) pack_plain(1, high, unit + NIBBLES);
-    else pack_plain(2, high, unit + NIBBLES);
+    pack_plain(4, low, nibbles);
+    if (bits == 5) pack_plain(1, high, rest);
+    else pack_plain(2, high, rest);
+    for (int h = 0; h < 2; h++, unit += NIBBLES / 2 + more) {
+        memcpy(unit, nibbles + NIBBLES / 2 * h, NIBBLES / 2);
+        memcpy(unit + NIBBLES / 2, rest + more * h, (size_t)more);
+    }
 }
 
 static void unpack_split(int bits, const uint8_t *unit, uint8_t *codes) {
-    uint8_t high[ROWS * TT_PANEL_UNIT];
-    unpack_plain(4, unit, codes);
-    if (bits == 5) unpack_plain(1, unit + NIBBLES, high);
-    else unpack_plain(2, unit + NIBBLES, high);
+    uint8_t high[ROWS * TT_PANEL_UNIT], nibbles[NIBBLES], rest[NIBBLES / 2];
+    const int more = bits == 5 ? 64 : 128;
+    for (int h = 0; h < 2; h++, unit += NIBBLES / 2 + more) {
+        memcpy(nibbles + NIBBLES / 2 * h, unit, NIBBLES / 2);
+        memcpy(rest + more * h, unit + NIBBLES / 2, (size_t)more);
+    }
+    unpack_plain(4, nibbles, codes);
+    if (bits == 5) unpack_plain(1, rest, high);
+    else unpack_plain(2, rest, high);
     for (int i = 0; i < ROWS * TT_PANEL_UNIT; i++) codes[i] = (uint8_t)(codes[i] | high[i] << 4);
 }
 
@@ -93,4 +103,9 @@ void tt__panel_unpack(int bits, const uint8_t *unit, uint8_t *codes) {
     else if (bits == 4) unpack_plain(4, unit, codes);
     else if (bits == 5 || bits == 6) unpack_split(bits, unit, codes);
     else unpack_plain(8, unit, codes);
+}
+
+void tt__panel_codes(const tt_panel *w, int64_t p, int64_t u, uint8_t *codes) {
+    tt__panel_unpack(w->bits, w->codes + (p * w->units + u) * tt__panel_unit_bytes(w->bits), codes);
+    for (int i = 0; i < ROWS * TT_PANEL_UNIT && w->grid == TT_GRID_TABLE; i++) codes[i] = tt__panel_table[codes[i]];
 }

@@ -7,11 +7,12 @@
  *
  *     Q4_0            4 bits, groups of 32, grid offset        Q8_0    8 bits, groups of 32, grid offset, code = weight + 128
  *     Q4_1            4 bits, groups of 32, grid min           group   its bits and groups, grid offset, half or min
+ *     Q5_0, Q5_1      5 bits, the same grids                   IQ4_NL  4 bits, groups of 32, grid table
  *
- * superpanel, below, is the same for types with scales of scales, grids single and pair; where the machine has kernels that gain by it. Products
+ * superpanel, below, is the same for types with scales of scales, grids single, pair and nibbles; where the machine has kernels that gain by it. Products
  * of many rows with it go by decode.
  *
- *     Q6_K   6 bits, single      Q3_K   3 bits, single      Q5_K   5 bits, pair      Q4_K   4 bits, pair
+ *     Q6_K   6 bits, single      Q3_K   3 bits, single      Q5_K   5 bits, pair      Q4_K   4 bits, pair      Q2_K   2 bits, nibbles
  *
  * floatpanel holds F16 and BF16 as they are. Few rows are products of f32 in f32, as those of dense.c, and so are many with F16; with BF16, where the
  * machine multiplies it, many rows of activations are rounded to it (8 significant bits) and sums stay f32. F32 has no panel: it is run as stored.
@@ -34,8 +35,8 @@
 typedef struct sizes { uint64_t codes, scales, mins, subs; } sizes;
 typedef struct panel_op { tt_linop op; const tt_kernels *k; tt_panel p; sizes s; } panel_op;
 
-static const char *const grid_names[] = {"offset", "half", "min", "single", "pair", "f16", "bf16"};
-enum { N_GRIDS = 7, SUPER = 256 };
+static const char *const grid_names[] = {"offset", "half", "min", "table", "single", "pair", "nibbles", "f16", "bf16"};
+enum { N_GRIDS = 9, SUPER = 256 };
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -52,7 +53,7 @@ static bool measure(int64_t rows, int64_t cols, int bits, int group, tt_panel_gr
     p->groups = (64 * p->units + group - 1) / group;
     s->codes = (uint64_t)(tt__panels(rows) * p->units * tt__panel_unit_bytes(bits));
     s->scales = tt__panel_is_float(p) ? 0 : (uint64_t)(tt__panels(rows) * p->groups * TT_PANEL_ROWS) * sizeof(uint16_t);
-    s->mins = grid == TT_GRID_MIN || grid == TT_GRID_PAIR ? s->scales : 0;
+    s->mins = tt__panel_has_mins(p) ? s->scales : 0;
     s->subs = tt__panel_is_super(p) ? (uint64_t)(tt__panels(rows) * p->units * TT_PANEL_UNIT) : 0;
     return true;
 }
@@ -153,8 +154,8 @@ static tt_status parse(const char *params, int *bits, int *group, tt_panel_grid 
     snprintf(text, sizeof text, "%.*s", (int)(name - params), params);
     TT_TRY(tt__params_parse(text, bits, group, err));
     while (g < N_GRIDS && strcmp(name + 6, grid_names[g]) != 0) g++;
-    const bool plain = g <= TT_GRID_MIN && tt__group_is_valid(*group) && (*bits == 2 || *bits == 3 || *bits == 4 || *bits == 8);
-    const bool super = *group == SUPER && ((g == TT_GRID_SINGLE && (*bits == 3 || *bits == 6)) || (g == TT_GRID_PAIR && (*bits == 4 || *bits == 5)));
+    const bool plain = g <= TT_GRID_TABLE && tt__group_is_valid(*group) && (g == TT_GRID_TABLE ? *bits == 4 : (*bits >= 2 && *bits <= 5) || *bits == 8);
+    const bool super = *group == SUPER && (g == TT_GRID_SINGLE ? *bits == 3 || *bits == 6 : g == TT_GRID_PAIR ? *bits == 4 || *bits == 5 : g == TT_GRID_NIBBLES && *bits == 2);
     const bool floats = g >= TT_GRID_F16 && *bits == 16 && *group == TT_PANEL_UNIT;
     TT_FAIL_IF(!plain && !super && !floats, err, TT_BADFILE, "unsupported panel operator||%s", params);
     *grid = (tt_panel_grid)g;
@@ -234,9 +235,16 @@ static bool has_half_grid(const uint16_t *scales, int64_t n) {
 }
 
 static bool find_super(tt_dtype type, int *bits, tt_panel_grid *grid) {
-    *bits = type == TT_Q3_K ? 3 : type == TT_Q4_K ? 4 : type == TT_Q5_K ? 5 : 6;
-    *grid = type == TT_Q3_K || type == TT_Q6_K ? TT_GRID_SINGLE : TT_GRID_PAIR;
-    return type == TT_Q3_K || type == TT_Q4_K || type == TT_Q5_K || type == TT_Q6_K;
+    *bits = type == TT_Q2_K ? 2 : type == TT_Q3_K ? 3 : type == TT_Q4_K ? 4 : type == TT_Q5_K ? 5 : 6;
+    *grid = type == TT_Q3_K || type == TT_Q6_K ? TT_GRID_SINGLE : type == TT_Q2_K ? TT_GRID_NIBBLES : TT_GRID_PAIR;
+    return type == TT_Q2_K || type == TT_Q3_K || type == TT_Q4_K || type == TT_Q5_K || type == TT_Q6_K;
+}
+
+/* Types of blocks of 32 with a scale each. */
+static bool find_simple(tt_dtype type, int *bits, tt_panel_grid *grid) {
+    *bits = type == TT_Q8_0 ? 8 : type == TT_Q5_0 || type == TT_Q5_1 ? 5 : 4;
+    *grid = type == TT_Q4_1 || type == TT_Q5_1 ? TT_GRID_MIN : type == TT_IQ4_NL ? TT_GRID_TABLE : TT_GRID_OFFSET;
+    return type == TT_Q4_0 || type == TT_Q4_1 || type == TT_Q5_0 || type == TT_Q5_1 || type == TT_Q8_0 || type == TT_IQ4_NL;
 }
 
 static bool find_source(const tt_linop *op, source *s) {
@@ -253,9 +261,7 @@ static bool find_source(const tt_linop *op, source *s) {
         s->mins = v.mins;
         s->groups = v.groups;
         s->row_bytes = v.row_bytes;
-    } else if (op->dtype == TT_Q4_0 || op->dtype == TT_Q4_1 || op->dtype == TT_Q8_0) {
-        bits = op->dtype == TT_Q8_0 ? 8 : 4;
-        if (op->dtype == TT_Q4_1) grid = TT_GRID_MIN;
+    } else if (find_simple(op->dtype, &bits, &grid)) {
         s->data = op->data;
         s->block = tt__dtype(op->dtype)->bytes;
         s->groups = op->cols / 32;
@@ -276,6 +282,12 @@ static bool find_source(const tt_linop *op, source *s) {
     return measure(op->rows, op->cols, bits, group, grid, &s->p, &s->s) && 20 * all_bytes(s->s) <= 21 * tt__linop_bytes(op);
 }
 
+/* Eight bits to eight bytes, 16 where set. */
+static uint64_t fifth_bits(uint8_t eight) {
+    const uint64_t apart = eight * 0x0101010101010101ull & 0x8040201008040201ull;
+    return ((apart + 0x7f7f7f7f7f7f7f7full) & 0x8080808080808080ull) >> 3;
+}
+
 /* Eight codes at a time: models are repacked while somebody waits. */
 static void block_codes(tt_dtype type, const uint8_t *block, uint8_t out[32]) {
     uint64_t v[4];
@@ -283,9 +295,12 @@ static void block_codes(tt_dtype type, const uint8_t *block, uint8_t out[32]) {
         memcpy(v, block + 2, 32);
         for (int i = 0; i < 4; i++) v[i] ^= 0x8080808080808080ull;
     } else {
-        memcpy(v, block + (type == TT_Q4_1 ? 4 : 2), 16);
+        const bool five = type == TT_Q5_0 || type == TT_Q5_1;
+        const uint8_t *p = block + (type == TT_Q4_1 || type == TT_Q5_1 ? 4 : 2);
+        memcpy(v, p + (five ? 4 : 0), 16);
         for (int i = 0; i < 2; i++) v[2 + i] = v[i] >> 4 & 0x0f0f0f0f0f0f0f0full;
         for (int i = 0; i < 2; i++) v[i] &= 0x0f0f0f0f0f0f0f0full;
+        for (int i = 0; five && i < 4; i++) v[i] |= fifth_bits(p[i]);
     }
     memcpy(out, v, 32);
 }
@@ -293,15 +308,16 @@ static void block_codes(tt_dtype type, const uint8_t *block, uint8_t out[32]) {
 /* Half of a block of 256: 128 codes, 32 at a time from 32 bytes each (kernels/ref/blocks.h has the layouts). */
 static void half_codes(tt_dtype type, const uint8_t *block, int half, uint8_t out[128]) {
     const uint64_t ones = 0x0101010101010101ull;
-    const uint8_t *low = type == TT_Q6_K ? block : block + (type == TT_Q5_K ? 48 : type == TT_Q4_K ? 16 : 32);
+    const uint8_t *low = type == TT_Q6_K ? block : block + (type == TT_Q5_K ? 48 : type == TT_Q3_K ? 32 : 16);
     const uint8_t *high = type == TT_Q6_K ? block + 128 + 32 * half : type == TT_Q5_K ? block + 16 : block;
     for (int s = 0; s < 4; s++)
         for (int i = 0; i < 32; i += 8) {
             uint64_t v, h;
-            if (type == TT_Q3_K) {
+            if (type == TT_Q2_K || type == TT_Q3_K) {
                 memcpy(&v, low + 32 * half + i, 8);
                 memcpy(&h, high + i, 8);
-                v = (v >> 2 * s & 3 * ones) | (h >> (4 * half + s) & ones) << 2;
+                v = v >> 2 * s & 3 * ones;
+                if (type == TT_Q3_K) v |= (h >> (4 * half + s) & ones) << 2;
             } else if (type == TT_Q6_K) {
                 memcpy(&v, low + 64 * half + 32 * (s & 1) + i, 8);
                 memcpy(&h, high + i, 8);
@@ -321,9 +337,9 @@ static void half_codes(tt_dtype type, const uint8_t *block, int half, uint8_t ou
 /* The small scales of a row's block g, two for each 32 columns. */
 static void put_subs(source *s, int64_t p, int r, int64_t g, const uint8_t *block) {
     uint8_t *out = s->subs + (p * 2 * s->p.units + 8 * g) * 32 + r;
-    const uint8_t *c = block + (s->dtype == TT_Q6_K ? 192 : s->dtype == TT_Q3_K ? 96 : 4);
+    const uint8_t *c = block + (s->dtype == TT_Q6_K ? 192 : s->dtype == TT_Q3_K ? 96 : s->dtype == TT_Q2_K ? 0 : 4);
     for (int i = 0; i < 16; i++, out += 16) {
-        if (s->dtype == TT_Q6_K) *out = c[i];
+        if (s->dtype == TT_Q6_K || s->dtype == TT_Q2_K) *out = c[i];
         else if (s->dtype == TT_Q3_K) *out = (uint8_t)(((i < 8 ? c[i] & 15 : c[i - 8] >> 4) | (c[8 + i % 4] >> i / 4 * 2 & 3) << 4) - 32);
         else {
             const int j = i / 2, min = i % 2;
@@ -360,8 +376,9 @@ static void put_scale(source *s, int64_t at, int64_t row, int64_t g) {
         if (s->m) m = s->mins[row * s->groups + g];
     } else {
         const uint8_t *block = s->data + row * s->row_bytes + g * s->block;
-        d = tt__rd16(block + (s->dtype == TT_Q3_K ? 108 : s->dtype == TT_Q6_K ? 208 : 0));
-        if (s->m) m = tt__rd16(block + 2);
+        const int at_d = s->dtype == TT_Q3_K ? 108 : s->dtype == TT_Q6_K ? 208 : s->dtype == TT_Q2_K ? 80 : 0;
+        d = tt__rd16(block + at_d);
+        if (s->m) m = tt__rd16(block + at_d + 2);
         if (s->subs) put_subs(s, row / TT_PANEL_ROWS, (int)(row % TT_PANEL_ROWS), g, block);
     }
     if ((d & 0x7c00) == 0x7c00 || (m & 0x7c00) == 0x7c00) atomic_store_explicit(&s->odd, true, memory_order_relaxed);

@@ -77,7 +77,7 @@ INLINE int8x16_t zipped(int8x16_t a, int8x16_t b, int high) {
     return vreinterpretq_s8_s32(high ? vzip2q_s32(x, y) : vzip1q_s32(x, y));
 }
 
-INLINE sums sum_half(int bits, const uint8_t *unit, const int8_t *q, int k) {
+INLINE sums sum_half(int bits, tt_panel_grid grid, const uint8_t *unit, const int8_t *q, int k) {
     int32x4_t s[TOKENS / 2][2 * PAIR];           /* two tokens, two rows */
     for (int t = 0; t < TOKENS / 2; t++)
         for (int r = 0; r < 2 * PAIR; r++) s[t][r] = zero32();
@@ -85,7 +85,7 @@ INLINE sums sum_half(int bits, const uint8_t *unit, const int8_t *q, int k) {
     for (int j = k; j < k + 8; j += 2) {
         int8x16_t w[2 * PAIR];
         for (int i = 0; i < PAIR; i++) {
-            const int8x16_t a = signed_codes(bits, unit + 16 * i, j), b = signed_codes(bits, unit + 16 * i, j + 1);
+            const int8x16_t a = signed_codes(bits, grid, unit + 16 * i, j), b = signed_codes(bits, grid, unit + 16 * i, j + 1);
             w[2 * i] = zipped(a, b, 0);
             w[2 * i + 1] = zipped(a, b, 1);
         }
@@ -104,7 +104,7 @@ INLINE sums sum_half(int bits, const uint8_t *unit, const int8_t *q, int k) {
     return v;
 }
 #elif defined(__ARM_FEATURE_DOTPROD)
-INLINE sums sum_half(int bits, const uint8_t *unit, const int8_t *q, int k) {
+INLINE sums sum_half(int bits, tt_panel_grid grid, const uint8_t *unit, const int8_t *q, int k) {
     sums v;
     for (int t = 0; t < TOKENS; t++)
         for (int i = 0; i < PAIR; i++) v.s[t][i] = zero32();
@@ -112,7 +112,7 @@ INLINE sums sum_half(int bits, const uint8_t *unit, const int8_t *q, int k) {
     for (int j = k; j < k + 8; j++) {
         const int8x16_t x0 = vld1q_s8(q + j * TOKENS * 4), x1 = vld1q_s8(q + j * TOKENS * 4 + 16);
         for (int i = 0; i < PAIR; i++) {
-            const int8x16_t w = signed_codes(bits, unit + 16 * i, j);
+            const int8x16_t w = signed_codes(bits, grid, unit + 16 * i, j);
 #define LANE(t) v.s[t][i] = vdotq_laneq_s32(v.s[t][i], w, x0, t), v.s[t + 4][i] = vdotq_laneq_s32(v.s[t + 4][i], w, x1, t);
             LANE(0) LANE(1) LANE(2) LANE(3)
 #undef LANE
@@ -121,7 +121,7 @@ INLINE sums sum_half(int bits, const uint8_t *unit, const int8_t *q, int k) {
     return v;
 }
 #else
-INLINE sums sum_half(int bits, const uint8_t *unit, const int8_t *q, int k) {
+INLINE sums sum_half(int bits, tt_panel_grid grid, const uint8_t *unit, const int8_t *q, int k) {
     quads a[TOKENS][PAIR];
     sums v;
     for (int t = 0; t < TOKENS; t++)
@@ -130,12 +130,12 @@ INLINE sums sum_half(int bits, const uint8_t *unit, const int8_t *q, int k) {
     for (int j = k; j < k + 8; j++) {
         const int8x16_t x = vld1q_s8(q + j * TOKENS * 4);
         for (int i = 0; i < PAIR; i++) {
-            const int8x16_t w = signed_codes(bits, unit + 16 * i, j);
+            const int8x16_t w = signed_codes(bits, grid, unit + 16 * i, j);
 #define LANE(t) a[t][i] = QUADS_ADD(a[t][i], w, x, t);
             LANE(0) LANE(1) LANE(2) LANE(3)
 #undef LANE
         }
-        if (bits == 8 ? j % 2 == 0 : j != k + 7) continue;
+        if (code_offset(bits, grid) ? j % 2 == 0 : j != k + 7) continue;
         for (int t = 0; t < TOKENS; t++)
             for (int i = 0; i < PAIR; i++) v.s[t][i] = vaddq_s32(v.s[t][i], quads_sum(a[t][i])), a[t][i] = quads_zero();
     }
@@ -158,7 +158,7 @@ typedef struct scales { vf d, m; } scales;
 INLINE scales load_scales(tt_panel_grid grid, const uint16_t *scale, const uint16_t *min) {
     const uint16x4_t h = vld1_u16(scale);
     const vf d = f16_bits(grid == TT_GRID_HALF ? vand_u16(h, vdup_n_u16(0x7fff)) : h);
-    if (grid == TT_GRID_OFFSET) return (scales){d, d};
+    if (grid == TT_GRID_OFFSET || grid == TT_GRID_TABLE) return (scales){d, d};
     if (grid == TT_GRID_MIN) return (scales){d, v_load_f16(min)};
     const int32x4_t half = vmovl_s16(vshr_n_s16(vreinterpret_s16_u16(h), 15));
     return (scales){d, vreinterpretq_f32_s32(vandq_s32(vreinterpretq_s32_f32(v_mul(d, v_set1(0.5f))), half))};
@@ -168,21 +168,21 @@ INLINE scales load_scales(tt_panel_grid grid, const uint16_t *scale, const uint1
 INLINE void tile_rows(int bits, tt_panel_grid grid, const tt_panel *w, int64_t p, int part, const tile *x) {
     const uint8_t *codes = w->codes + p * w->units * tt__panel_unit_bytes(bits) + 32 * part;
     const int64_t first = p * w->groups * ROWS + 8 * part;
-    const int group_log2 = __builtin_ctz((unsigned)w->group), missing = middle_of(grid, bits) - code_offset(bits);
+    const int group_log2 = __builtin_ctz((unsigned)w->group), missing = middle_of(grid, bits) - code_offset(bits, grid);
     vf acc[TOKENS][PAIR];
     for (int t = 0; t < TOKENS; t++) acc[t][0] = acc[t][1] = v_zero();
     for (int64_t u = 0; u < w->units; u++, codes += tt__panel_unit_bytes(bits)) {
         for (int h = 0; h < 2; h++) {
             const float *dx = x->d + (2 * u + h) * TOKENS;
             const int64_t at = (3 * u + h) * TOKENS, group = first + ((UNIT * u + HALF * h) >> group_log2) * ROWS;
-            const sums v = sum_half(bits, codes, x->q + u * UNIT * TOKENS, 8 * h);
+            const sums v = sum_half(bits, grid, codes, x->q + u * UNIT * TOKENS, 8 * h);
             for (int i = 0; i < PAIR; i++) {
                 const scales s = load_scales(grid, w->scales + group + 4 * i, grid == TT_GRID_MIN ? w->mins + group + 4 * i : NULL);
                 for (int t = 0; t < TOKENS; t++) {
                     int32x4_t n = v.s[t][i];
                     if (missing) n = vaddq_s32(n, vdupq_n_s32(missing * x->less[at + t]));
                     acc[t][i] = v_fma(vcvtq_f32_s32(n), v_mul(s.d, v_set1(dx[t])), acc[t][i]);
-                    if (grid != TT_GRID_OFFSET) acc[t][i] = v_fma(s.m, v_set1(x->mass[at + t]), acc[t][i]);
+                    if (grid == TT_GRID_HALF || grid == TT_GRID_MIN) acc[t][i] = v_fma(s.m, v_set1(x->mass[at + t]), acc[t][i]);
                 }
             }
         }
@@ -198,13 +198,15 @@ typedef void (*tile_fn)(const tt_panel *w, int64_t p, int part, const tile *x);
 EACH_TILE(2)
 EACH_TILE(3)
 EACH_TILE(4)
+EACH_TILE(5)
 EACH_TILE(8)
+TILE(4, TABLE)
 
 #define ENTRIES(bits) {tile_##bits##_OFFSET, tile_##bits##_HALF, tile_##bits##_MIN}
-static const tile_fn tile_fns[4][3] = {ENTRIES(2), ENTRIES(3), ENTRIES(4), ENTRIES(8)};
+static const tile_fn tile_fns[5][3] = {ENTRIES(2), ENTRIES(3), ENTRIES(4), ENTRIES(5), ENTRIES(8)};
 
 static void panel_gemm(const tt_panel *w, int64_t p0, int64_t p1, const tt_batch *b, int64_t tile0, int64_t tile1, float *y, int64_t ldy) {
-    const tile_fn fn = tile_fns[w->bits == 8 ? 3 : w->bits - 2][w->grid];
+    const tile_fn fn = w->grid == TT_GRID_TABLE ? tile_4_TABLE : tile_fns[w->bits == 8 ? 4 : w->bits - 2][w->grid];
     for (int64_t i = tile0; i < tile1; i++) {
         const tile x = tile_of(b, i, y, ldy);
         for (int64_t p = p0; p < p1; p++)

@@ -6,15 +6,15 @@ enum { PARTS = ROWS / 4, MANY = 2, AHEAD = 2048, SCALES_AHEAD = 512 };     /* a 
 typedef struct tokens { const int8_t *q[MANY]; const float *d[MANY]; const int32_t *sum[MANY]; } tokens;
 
 /* s[t] += Σ code x over 32 columns of a part; v: its registers from the right half of the unit on. */
-INLINE void dot32(int bits, const uint8_t *v, const tokens *x, int64_t col, int T, int32x4_t s[MANY]) {
+INLINE void dot32(int bits, tt_panel_grid grid, const uint8_t *v, const tokens *x, int64_t col, int T, int32x4_t s[MANY]) {
     quads a[MANY];
     for (int t = 0; t < T; t++) a[t] = quads_zero();
 #define QUAD(i, lane)                                                                                                     \
     {                                                                                                                     \
-        const int8x16_t w = signed_codes(bits, v, 4 * (i) + (lane));                                                      \
+        const int8x16_t w = signed_codes(bits, grid, v, 4 * (i) + (lane));                                                \
         for (int t = 0; t < T; t++) a[t] = QUADS_ADD(a[t], w, vld1q_s8(x->q[t] + col + 16 * (i)), lane);                  \
     }
-#define WIDEN if (bits == 8) for (int t = 0; t < T; t++) s[t] = vaddq_s32(s[t], quads_sum(a[t])), a[t] = quads_zero();
+#define WIDEN if (code_offset(bits, grid)) for (int t = 0; t < T; t++) s[t] = vaddq_s32(s[t], quads_sum(a[t])), a[t] = quads_zero();
     QUAD(0, 0) QUAD(0, 1) WIDEN QUAD(0, 2) QUAD(0, 3) WIDEN QUAD(1, 0) QUAD(1, 1) WIDEN QUAD(1, 2) QUAD(1, 3)
 #undef QUAD
 #undef WIDEN
@@ -25,10 +25,10 @@ INLINE void dot32(int bits, const uint8_t *v, const tokens *x, int64_t col, int 
 INLINE void step(int bits, tt_panel_grid grid, int T, const uint8_t *v, const uint16_t *scale, const uint16_t *min, const tokens *x, int64_t b, int i,
                  vf acc[PARTS][MANY]) {
     const uint16x4_t h = vld1_u16(scale + 4 * i);
-    const int missing = code_offset(bits) - middle_of(grid, bits);
+    const int missing = code_offset(bits, grid) - middle_of(grid, bits);
     int32x4_t s[MANY];
     for (int t = 0; t < T; t++) s[t] = missing ? vdupq_n_s32(missing * x->sum[t][b]) : zero32();
-    dot32(bits, v + 16 * i, x, 32 * b, T, s);
+    dot32(bits, grid, v + 16 * i, x, 32 * b, T, s);
     vf d = f16_bits(grid == TT_GRID_HALF ? vand_u16(h, vdup_n_u16(0x7fff)) : h);
     if (grid == TT_GRID_HALF) {
         const int32x4_t half = vmovl_s16(vshr_n_s16(vreinterpret_s16_u16(h), 15));
@@ -75,7 +75,7 @@ static void panel_rowdot(const tt_panel *w, int64_t p0, int64_t p1, const tt_q8 
 #define CALL(bits, grid, T) case ((bits) * 4 + (grid)) * 2 + (T) - 1: panels(bits, grid, T, w, p0, p1, &xt, yt, ldy); break;
 #define TOKENS(bits, grid) CALL(bits, grid, 1) CALL(bits, grid, 2)
 #define GRIDS(bits) TOKENS(bits, TT_GRID_OFFSET) TOKENS(bits, TT_GRID_HALF) TOKENS(bits, TT_GRID_MIN)
-        switch ((w->bits * 4 + (int)w->grid) * 2 + T - 1) { GRIDS(2) GRIDS(3) GRIDS(4) GRIDS(8) }
+        switch ((w->bits * 4 + (int)w->grid) * 2 + T - 1) { GRIDS(2) GRIDS(3) GRIDS(4) TOKENS(4, TT_GRID_TABLE) GRIDS(5) GRIDS(8) }
 #undef CALL
 #undef TOKENS
 #undef GRIDS

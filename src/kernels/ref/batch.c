@@ -61,7 +61,7 @@ static void batch_pack(const float *x, int64_t ldx, const tt_batch *b, int64_t t
 static float dot_half(const tt_panel *w, int64_t p, int64_t u, int h, int r, const uint8_t *codes, const tt_batch *b, int64_t tile, int t) {
     const int64_t cell = tile * b->units + u, at = (p * w->groups + (UNIT * u + HALF * h) / w->group) * ROWS + r;
     const int8_t *q = b->q + 64 * cell * b->tokens;
-    const int middle = w->grid == TT_GRID_MIN ? 0 : 1 << (w->bits - 1);
+    const int log2 = tt__panel_middle(w->grid, w->bits), middle = log2 < 0 ? 0 : 1 << log2;
     const uint16_t scale = w->scales[at];
     const float d = half_to_f32(w->grid == TT_GRID_HALF ? scale & 0x7fffu : scale);
     const float m = w->grid == TT_GRID_MIN ? half_to_f32(w->mins[at]) : w->grid == TT_GRID_HALF && scale & 0x8000u ? 0.5f * d : 0.0f;
@@ -78,7 +78,7 @@ static void panel_gemm(const tt_panel *w, int64_t p0, int64_t p1, const tt_batch
         for (int64_t t = t0; t < t1; t++)
             for (int r = 0; r < rows; r++) y[t * ldy + p * ROWS + r] = 0.0f;
         for (int64_t u = 0; u < w->units; u++) {
-            tt__panel_unpack(w->bits, w->codes + (p * w->units + u) * tt__panel_unit_bytes(w->bits), codes);
+            tt__panel_codes(w, p, u, codes);
             for (int64_t t = t0; t < t1; t++)
                 for (int r = 0; r < rows; r++)
                     for (int h = 0; h < 2; h++)

@@ -8,9 +8,9 @@ typedef struct grid { float d, offset, m; } grid;
 static grid grid_of(const tt_panel *w, int64_t p, int row, int64_t col) {
     const int64_t at = (p * w->groups + col / w->group) * TT_PANEL_ROWS + row;
     const uint16_t scale = w->scales[at];
-    const float middle = (float)(1 << (w->bits - 1));
     if (w->grid == TT_GRID_MIN) return (grid){half_to_f32(scale), 0.0f, half_to_f32(w->mins[at])};
-    if (w->grid == TT_GRID_OFFSET) return (grid){half_to_f32(scale), -middle, 0.0f};
+    const float middle = (float)(1 << tt__panel_middle(w->grid, w->bits));
+    if (w->grid != TT_GRID_HALF) return (grid){half_to_f32(scale), -middle, 0.0f};
     return (grid){half_to_f32(scale & 0x7fffu), scale & 0x8000u ? 0.5f - middle : -middle, 0.0f};
 }
 
@@ -29,7 +29,7 @@ static void panel_rowdot(const tt_panel *w, int64_t p0, int64_t p1, const tt_q8 
         for (int64_t t = 0; t < x->T; t++)
             for (int r = 0; r < rows; r++) y[t * ldy + r0 + r] = 0.0f;
         for (int64_t u = 0; u < w->units; u++) {
-            tt__panel_unpack(w->bits, w->codes + (p * w->units + u) * tt__panel_unit_bytes(w->bits), codes[0]);
+            tt__panel_codes(w, p, u, codes[0]);
             for (int64_t t = 0; t < x->T; t++)
                 for (int r = 0; r < rows; r++)
                     for (int64_t i = 0; i < TT_PANEL_UNIT; i += 32) {
@@ -44,7 +44,7 @@ static void panel_decode(const tt_panel *w, int64_t p, int64_t c0, int64_t c1, f
     uint8_t codes[TT_PANEL_ROWS][TT_PANEL_UNIT];
     const int64_t r0 = p * TT_PANEL_ROWS, rows = w->rows - r0 < TT_PANEL_ROWS ? w->rows - r0 : TT_PANEL_ROWS;
     for (int64_t c = c0; c < c1; c += TT_PANEL_UNIT) {
-        tt__panel_unpack(w->bits, w->codes + (p * w->units + c / TT_PANEL_UNIT) * tt__panel_unit_bytes(w->bits), codes[0]);
+        tt__panel_codes(w, p, c / TT_PANEL_UNIT, codes[0]);
         for (int r = 0; r < rows; r++)
             for (int64_t i = 0; i < TT_PANEL_UNIT && c + i < c1; i++) {
                 const grid g = grid_of(w, p, r, c + i);

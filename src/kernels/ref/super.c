@@ -8,6 +8,8 @@ typedef struct scales32 { float d, m; int s[2], t[2], offset; } scales32;
 static scales32 scales_of(const tt_panel *w, int64_t p, int row, int64_t b) {
     const int64_t at = (p * w->groups + b / 8) * TT_PANEL_ROWS + row;
     const uint8_t *sub = w->subs + (p * 2 * w->units + b) * 32 + row;
+    if (w->grid == TT_GRID_NIBBLES)
+        return (scales32){half_to_f32(w->scales[at]), -half_to_f32(w->mins[at]), {sub[0] & 15, sub[16] & 15}, {sub[0] >> 4, sub[16] >> 4}, 0};
     if (w->grid == TT_GRID_PAIR) return (scales32){half_to_f32(w->scales[at]), -half_to_f32(w->mins[at]), {sub[0], sub[0]}, {sub[16], sub[16]}, 0};
     return (scales32){half_to_f32(w->scales[at]), 0.0f, {(int8_t)sub[0], (int8_t)sub[16]}, {0, 0}, 1 << (w->bits - 1)};
 }

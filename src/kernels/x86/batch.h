@@ -14,14 +14,18 @@ enum { UNIT = TT_PANEL_UNIT, HALF = UNIT / 2, ROWS = TT_PANEL_ROWS, UV = UNIT / 
 typedef __m512i vi;
 INLINE vi vi_load(const void *p) { return _mm512_loadu_si512(p); }
 INLINE vi vi_and(vi a, int byte) { return _mm512_and_si512(a, _mm512_set1_epi8((char)byte)); }
-INLINE vi vi_right(vi a, int n) { return n ? _mm512_srli_epi32(a, (unsigned)n) : a; }
+INLINE vi vi_right(vi a, int n) { return n > 0 ? _mm512_srli_epi32(a, (unsigned)n) : n < 0 ? _mm512_slli_epi32(a, (unsigned)-n) : a; }
+INLINE vi vi_or(vi a, vi b) { return _mm512_or_si512(a, b); }
+INLINE vi vi_look_up(const uint8_t *table, vi i) { return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table)), i); }
 /* bits of a where `byte` has them, else of b */
 INLINE vi vi_select(int byte, vi a, vi b) { return _mm512_ternarylogic_epi32(_mm512_set1_epi8((char)byte), a, b, 0xca); }
 #else
 typedef __m256i vi;
 INLINE vi vi_load(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 INLINE vi vi_and(vi a, int byte) { return _mm256_and_si256(a, _mm256_set1_epi8((char)byte)); }
-INLINE vi vi_right(vi a, int n) { return n ? _mm256_srli_epi32(a, n) : a; }
+INLINE vi vi_right(vi a, int n) { return n > 0 ? _mm256_srli_epi32(a, n) : n < 0 ? _mm256_slli_epi32(a, -n) : a; }
+INLINE vi vi_or(vi a, vi b) { return _mm256_or_si256(a, b); }
+INLINE vi vi_look_up(const uint8_t *table, vi i) { return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table)), i); }
 INLINE vi vi_select(int byte, vi a, vi b) { return _mm256_or_si256(vi_and(a, byte), vi_and(b, ~byte)); }
 #endif
 
@@ -153,15 +157,28 @@ INLINE void pack_tile(const float *x, int64_t ldx, const tt_batch *b, int tokens
 
 /* ---- weights ---- */
 
-/* Codes of quad k (0 … 15) of a unit as bytes, from byte `at` of its vectors; k and bits are constants. Bits 8: `plane` 0 all of the code,
- * 1 its lower, 2 its upper four bits. */
-INLINE vi quad_codes(int bits, int plane, const uint8_t *unit, int k, int at) {
+static const uint8_t table_low[16] = {1, 8, 13, 15, 15, 13, 10, 6, 1, 13, 9, 6, 5, 5, 9, 1}, table_high[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 9, 10, 11, 12, 13, 15};
+
+/* Codes of quad k (0 … 15) of a unit as bytes, from byte `at` of its vectors; k and bits are constants. Bits 8 and tables: `plane` 0 all of the
+ * code, 1 its lower, 2 its upper four bits. */
+INLINE vi quad_codes(int bits, tt_panel_grid grid, int plane, const uint8_t *unit, int k, int at) {
     const uint8_t *p = unit + at;
     if (bits == 8) {
         const vi c = vi_load(p + 64 * k);
         return plane == 0 ? c : vi_and(vi_right(c, plane == 1 ? 0 : 4), 15);
     }
-    if (bits == 4) return vi_and(vi_right(vi_load(p + 64 * (k / 2)), k % 2 * 4), 15);
+    if (bits == 4) {
+        const vi c = vi_and(vi_right(vi_load(p + 64 * (k / 2)), k % 2 * 4), 15);
+        return grid != TT_GRID_TABLE ? c : vi_look_up(plane == 0 ? tt__panel_table : plane == 1 ? table_low : table_high, c);
+    }
+    if (bits == 5) {
+        const uint8_t *half = p + 320 * (k / 8);
+        return vi_or(vi_and(vi_right(vi_load(half + 64 * (k % 8 / 2)), k % 2 * 4), 15), vi_and(vi_right(vi_load(half + 256), k % 8 - 4), 16));
+    }
+    if (bits == 6) {
+        const uint8_t *half = p + 384 * (k / 8);
+        return vi_or(vi_and(vi_right(vi_load(half + 64 * (k % 8 / 2)), k % 2 * 4), 15), vi_and(vi_right(vi_load(half + 256 + 64 * (k % 8 / 4)), k % 4 * 2 - 4), 48));
+    }
     if (bits == 2) return vi_and(vi_right(vi_load(p + 64 * (k / 4)), k % 4 * 2), 3);
     const uint8_t *a = p + 192 * (k / 8);
     const int i = k % 8;
@@ -187,8 +204,7 @@ INLINE strip strip_of(const tt_panel *w, int64_t p) {
                    __builtin_ctz((unsigned)w->group), (int)(left < ROWS ? left : ROWS)};
 }
 
-/* The three grids as scale and minimum of a group: HALF has m = d / 2 where its sign bit says so. Which of them has an m, and what the
+/* The grids as scale and minimum of a group: HALF has m = d / 2 where its sign bit says so. Which of them has an m, and what the
  * codes are off by, is constant in a loop. */
-INLINE bool has_mins(tt_panel_grid grid) { return grid != TT_GRID_OFFSET; }
-INLINE int log2_middle(tt_panel_grid grid, int bits) { return grid == TT_GRID_MIN ? -1 : bits - 1; }
+INLINE bool has_mins(tt_panel_grid grid) { return grid == TT_GRID_HALF || grid == TT_GRID_MIN; }
 #endif

@@ -2,10 +2,13 @@
  *
  * vpmaddubsw saturates pair sums at 16 bits, and sums of 32 columns run in 16 bits as well: unsigned codes against |x| ≤ 127 stay below
  *     4 bits  8 * 2 * 15 * 127 = 30480        3 bits  14224        2 bits  fields 1 and 4 times the code: 3048, 12192
- * Eight bits do not fit; there the weight goes in as |w| and its sign on x (2 * 128 * 127 = 32512), widened at once. So the integer part
+ * Five bits are two such sums of 16 columns. Eight bits and tables do not fit; there the weight goes in as |w| and its sign on x (2 * 128 * 127 = 32512), widened at once. So the integer part
  * equals the reference exactly.
  */
 #include "kernels/x86/panel.h"
+
+/* Codes that are taken as code - 128, a signed byte. */
+INLINE int are_signed(int bits, tt_panel_grid grid) { return bits == 8 || grid == TT_GRID_TABLE; }
 
 enum { MANY = 2, AHEAD = 2048, SCALES_AHEAD = 512 };        /* activations at a time; bytes */
 
@@ -21,13 +24,13 @@ INLINE __m256i load(const uint8_t *p) { return _mm256_load_si256((const __m256i 
 INLINE __m256i widen(__m256i pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
 INLINE void add16(__m256i *s, __m256i codes, __m256i x) { *s = _mm256_add_epi16(*s, _mm256_maddubs_epi16(codes, x)); }
 
-/* s[t] += Σ code x over 32 columns of 8 rows; v: their vectors from the right half on. Codes of 8 bits are taken as code - 128. */
-INLINE void dot32(int bits, const uint8_t *v, const tokens *x, int64_t col, int T, __m256i s[MANY]) {
+/* s[t] += Σ code x over 32 columns of 8 rows; v: their vectors from the right half on. */
+INLINE void dot32(int bits, tt_panel_grid grid, const uint8_t *v, const tokens *x, int64_t col, int T, __m256i s[MANY]) {
     __m256i a[MANY], b[MANY];
     for (int t = 0; t < T; t++) a[t] = b[t] = _mm256_setzero_si256();
-    if (bits == 8) {
+    if (are_signed(bits, grid)) {
         for (int j = 0; j < 8; j++) {
-            const __m256i w = _mm256_xor_si256(load(v + 64 * j), _mm256_set1_epi8((char)0x80)), size = _mm256_abs_epi8(w);
+            const __m256i w = _mm256_xor_si256(looked_up(grid, quad_codes(bits, v, j)), _mm256_set1_epi8((char)0x80)), size = _mm256_abs_epi8(w);
             for (int t = 0; t < T; t++)
                 s[t] = _mm256_add_epi32(s[t], widen(_mm256_maddubs_epi16(size, _mm256_sign_epi8(quad(x->q[t] + col, j), w))));
         }
@@ -55,11 +58,12 @@ INLINE void dot32(int bits, const uint8_t *v, const tokens *x, int64_t col, int 
         }
     else
         for (int k = 0; k < 8; k++) {
-            const __m256i w = quad_codes(3, v, k);
-            for (int t = 0; t < T; t++) add16(&a[t], w, quad(x->q[t] + col, k));
+            const __m256i w = quad_codes(bits, v, k);
+            for (int t = 0; t < T; t++) add16(bits == 5 && k >= 4 ? &b[t] : &a[t], w, quad(x->q[t] + col, k));
         }
     for (int t = 0; t < T; t++) {
         s[t] = _mm256_add_epi32(s[t], widen(a[t]));
+        if (bits == 5) s[t] = _mm256_add_epi32(s[t], widen(b[t]));
         if (bits == 2) s[t] = _mm256_add_epi32(s[t], _mm256_srai_epi32(widen(b[t]), 2));
     }
 }
@@ -70,10 +74,10 @@ INLINE void step(int bits, tt_panel_grid grid, int T, const uint8_t *v, const ui
     const __m128i h = _mm_load_si128((const __m128i *)(scale + 8 * i));
     __m256i s[MANY];
     for (int t = 0; t < T; t++)
-        s[t] = grid == TT_GRID_MIN ? bits == 8 ? _mm256_slli_epi32(_mm256_set1_epi32(x->sum[t][b]), 7) : _mm256_setzero_si256()
-               : bits == 8         ? _mm256_setzero_si256()
-                                   : _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(_mm256_set1_epi32(x->sum[t][b]), bits - 1));
-    dot32(bits, v + 32 * i, x, 32 * b, T, s);
+        s[t] = grid == TT_GRID_MIN       ? bits == 8 ? _mm256_slli_epi32(_mm256_set1_epi32(x->sum[t][b]), 7) : _mm256_setzero_si256()
+               : are_signed(bits, grid) ? _mm256_setzero_si256()
+                                        : _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(_mm256_set1_epi32(x->sum[t][b]), bits - 1));
+    dot32(bits, grid, v + 32 * i, x, 32 * b, T, s);
     vf d = _mm256_cvtph_ps(grid == TT_GRID_HALF ? _mm_and_si128(h, _mm_set1_epi16(0x7fff)) : h);
     if (grid == TT_GRID_HALF) {
         const __m256i half = _mm256_cvtepi16_epi32(_mm_srai_epi16(h, 15));
@@ -124,7 +128,7 @@ static void panel_rowdot(const tt_panel *w, int64_t p0, int64_t p1, const tt_q8 
 #define CALL(bits, grid, T) case ((bits) * 4 + (grid)) * 2 + (T) - 1: panels(bits, grid, T, w, p0, p1, &xt, yt, ldy); break;
 #define TOKENS(bits, grid) CALL(bits, grid, 1) CALL(bits, grid, 2)
 #define GRIDS(bits) TOKENS(bits, TT_GRID_OFFSET) TOKENS(bits, TT_GRID_HALF) TOKENS(bits, TT_GRID_MIN)
-        switch ((w->bits * 4 + (int)w->grid) * 2 + T - 1) { GRIDS(2) GRIDS(3) GRIDS(4) GRIDS(8) }
+        switch ((w->bits * 4 + (int)w->grid) * 2 + T - 1) { GRIDS(2) GRIDS(3) GRIDS(4) TOKENS(4, TT_GRID_TABLE) GRIDS(5) GRIDS(8) }
 #undef CALL
 #undef TOKENS
 #undef GRIDS

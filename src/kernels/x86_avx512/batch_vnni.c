@@ -13,7 +13,7 @@ typedef struct scales16 { __m512 d, m; } scales16;
 
 INLINE scales16 load_scales(const strip *s, tt_panel_grid grid, int64_t group) {
     const __m512 d = v_load_f16(s->scales + ROWS * group);
-    if (grid == TT_GRID_OFFSET) return (scales16){d, d};
+    if (!has_mins(grid)) return (scales16){d, d};
     if (grid == TT_GRID_MIN) return (scales16){d, v_load_f16(s->mins + ROWS * group)};
     const __m512 size = _mm512_abs_ps(d);
     return (scales16){size, _mm512_maskz_mul_ps(_mm512_movepi32_mask(_mm512_castps_si512(d)), size, v_set1(0.5f))};
@@ -26,7 +26,7 @@ typedef struct sums { __m512i s[PAIRS][TOKENS]; } sums;
 
 /* Quads k0 … k1 of unit u, from where the offset of the codes puts the sums. part: which of the three sums of x. */
 INLINE void sum_quads(sums *v, int bits, tt_panel_grid grid, int P, int Q, const strip *s, const tile *x, int64_t u, int64_t part, int k0, int k1) {
-    const int middle = log2_middle(grid, bits);
+    const int middle = tt__panel_middle(grid, bits);
     const int64_t at = u * tt__panel_unit_bytes(bits), first = u * UNIT * TOKENS;
 #pragma GCC unroll 6
     for (int t = 0; t < TOKENS; t++) {
@@ -37,7 +37,7 @@ INLINE void sum_quads(sums *v, int bits, tt_panel_grid grid, int P, int Q, const
 #pragma GCC unroll 16
     for (int k = k0; k < k1; k++) {
         __m512i codes[PAIRS];
-        for (int p = 0; p < P; p++) codes[p] = quad_codes(bits, 0, s[p].codes + at, k, 0);
+        for (int p = 0; p < P; p++) codes[p] = quad_codes(bits, grid, 0, s[p].codes + at, k, 0);
 #pragma GCC unroll 6
         for (int t = 0; t < TOKENS; t++) {
             __m512i four[PAIRS];
@@ -85,15 +85,19 @@ typedef void (*block_fn)(const strip *s, int panels, const tile *x, int tiles);
 EACH_BLOCK(2)
 EACH_BLOCK(3)
 EACH_BLOCK(4)
+EACH_BLOCK(5)
 EACH_BLOCK(8)
+BLOCK(4, TABLE, 1)
+BLOCK(4, TABLE, 2)
 
 #define ENTRIES(bits)                                                                                                                  \
     { {block_##bits##_OFFSET_1, block_##bits##_OFFSET_2}, {block_##bits##_HALF_1, block_##bits##_HALF_2}, {block_##bits##_MIN_1, block_##bits##_MIN_2} }
-static const block_fn block_fns[4][3][2] = {ENTRIES(2), ENTRIES(3), ENTRIES(4), ENTRIES(8)};
+static const block_fn block_fns[5][3][2] = {ENTRIES(2), ENTRIES(3), ENTRIES(4), ENTRIES(5), ENTRIES(8)}, table_fns[2] = {block_4_TABLE_1, block_4_TABLE_2};
 
 /* A pair of panels stays in L1 while the tiles pass; a panel left over takes them two at a time. */
 static void panel_gemm(const tt_panel *w, int64_t p0, int64_t p1, const tt_batch *b, int64_t tile0, int64_t tile1, float *y, int64_t ldy) {
-    const block_fn fn = block_fns[w->bits == 8 ? 3 : w->bits - 2][w->grid][w->group == 32 || b->per == 32];
+    const int halves = w->group == 32 || b->per == 32;
+    const block_fn fn = w->grid == TT_GRID_TABLE ? table_fns[halves] : block_fns[w->bits == 8 ? 4 : w->bits - 2][w->grid][halves];
     for (int64_t p = p0; p < p1; p += 2) {
         const int panels = p + 1 < p1 ? 2 : 1;
         const strip s[PAIRS] = {strip_of(w, p), strip_of(w, p + panels - 1)};

@@ -5,6 +5,8 @@
  * the accumulators of 32 columns are put together exactly:  lo + (hi >> 4).  The offset of the grid is where the first accumulator
  * starts: -2^(bits-1) Σx. Integers up to here, hence equal to the reference; then two float steps per 32 columns.
  *
+ * Codes of five bits and of a table are put together as bytes first.
+ *
  * With one activation a panel is read once, front to back, at the speed of memory: the loop asks for lines well ahead, over the end of the
  * panel into the next one, because the hardware stops at the borders of pages. Prefetches beyond the matrix are harmless.
  */
@@ -22,8 +24,17 @@ INLINE __m512i quad(const int8_t *q, int k) {
     return _mm512_set1_epi32(four);
 }
 
+/* Codes of quad k of 32 columns as bytes. */
+INLINE __m512i whole_codes(int bits, tt_panel_grid grid, const uint8_t *v, int k) {
+    const __m512i w = _mm512_load_si512(v + 64 * (k / 2)), low = and8(k % 2 ? _mm512_srli_epi16(w, 4) : w, 0x0f);
+    if (grid == TT_GRID_TABLE) return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)tt__panel_table)), low);
+    if (bits == 4) return low;
+    const __m512i b = _mm512_load_si512(v + 256), fifth = k < 4 ? _mm512_slli_epi16(b, (unsigned)(4 - k)) : _mm512_srli_epi16(b, (unsigned)(k - 4));
+    return _mm512_ternarylogic_epi32(low, fifth, _mm512_set1_epi8(16), 0xf8);           /* low | fifth & 16 */
+}
+
 /* s[t] += Σ code x over 32 columns; v: their vectors, col: where they begin. */
-INLINE void dot32(int bits, const uint8_t *v, const tokens *x, int64_t col, int T, __m512i s[MANY]) {
+INLINE void dot32(int bits, tt_panel_grid grid, const uint8_t *v, const tokens *x, int64_t col, int T, __m512i s[MANY]) {
     __m512i a[MANY], b[MANY], c[MANY];
     for (int t = 0; t < T; t++) a[t] = b[t] = c[t] = _mm512_setzero_si512();
     if (bits == 8) {
@@ -32,6 +43,15 @@ INLINE void dot32(int bits, const uint8_t *v, const tokens *x, int64_t col, int 
             for (int t = 0; t < T; t++) {
                 s[t] = _mm512_dpbusd_epi32(s[t], w0, quad(x->q[t] + col, j));
                 a[t] = _mm512_dpbusd_epi32(a[t], w1, quad(x->q[t] + col, j + 1));
+            }
+        }
+        for (int t = 0; t < T; t++) s[t] = _mm512_add_epi32(s[t], a[t]);
+    } else if (bits == 5 || grid == TT_GRID_TABLE) {
+        for (int k = 0; k < 8; k += 2) {
+            const __m512i w0 = whole_codes(bits, grid, v, k), w1 = whole_codes(bits, grid, v, k + 1);
+            for (int t = 0; t < T; t++) {
+                s[t] = _mm512_dpbusd_epi32(s[t], w0, quad(x->q[t] + col, k));
+                a[t] = _mm512_dpbusd_epi32(a[t], w1, quad(x->q[t] + col, k + 1));
             }
         }
         for (int t = 0; t < T; t++) s[t] = _mm512_add_epi32(s[t], a[t]);
@@ -75,6 +95,7 @@ INLINE void dot32(int bits, const uint8_t *v, const tokens *x, int64_t col, int 
 
 INLINE void one_panel(int bits, tt_panel_grid grid, int T, int shift, const tt_panel *w, int64_t p, const tokens *x, float *y, int64_t ldy) {
     const uint8_t *v = w->codes + p * w->units * (128 * bits);
+    const int middle = tt__panel_middle(grid, bits);
     const uint16_t *scales = w->scales + p * w->groups * 16, *mins = grid == TT_GRID_MIN ? w->mins + p * w->groups * 16 : scales;
     vf acc[MANY];
     for (int t = 0; t < T; t++) acc[t] = v_zero();
@@ -86,9 +107,9 @@ INLINE void one_panel(int bits, tt_panel_grid grid, int T, int shift, const tt_p
         __m512i s[MANY];
         for (int t = 0; t < T; t++) {
             const __m512i sum = _mm512_set1_epi32(x->sum[t][b]);
-            s[t] = grid == TT_GRID_MIN ? _mm512_setzero_si512() : _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sum, (unsigned)(bits - 1)));
+            s[t] = middle < 0 ? _mm512_setzero_si512() : _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sum, (unsigned)middle));
         }
-        dot32(bits, v, x, 32 * b, T, s);
+        dot32(bits, grid, v, x, 32 * b, T, s);
         vf d = _mm512_cvtph_ps(grid == TT_GRID_HALF ? _mm256_and_si256(h, _mm256_set1_epi16(0x7fff)) : h);
         if (grid == TT_GRID_HALF) {
             const __mmask16 half = _mm256_movepi16_mask(h);
@@ -130,7 +151,7 @@ static void panel_rowdot(const tt_panel *w, int64_t p0, int64_t p1, const tt_q8 
 #define CALL(bits, grid, T) case ((bits) * 4 + (grid)) * 4 + (T) - 1: panels(bits, grid, T, w, p0, p1, &xt, yt, ldy); break;
 #define TOKENS(bits, grid) CALL(bits, grid, 1) CALL(bits, grid, 2) CALL(bits, grid, 3) CALL(bits, grid, 4)
 #define GRIDS(bits) TOKENS(bits, TT_GRID_OFFSET) TOKENS(bits, TT_GRID_HALF) TOKENS(bits, TT_GRID_MIN)
-        switch ((w->bits * 4 + (int)w->grid) * 4 + T - 1) { GRIDS(2) GRIDS(3) GRIDS(4) GRIDS(8) }
+        switch ((w->bits * 4 + (int)w->grid) * 4 + T - 1) { GRIDS(2) GRIDS(3) GRIDS(4) TOKENS(4, TT_GRID_TABLE) GRIDS(5) GRIDS(8) }
 #undef CALL
 #undef TOKENS
 #undef GRIDS

@@ -3,7 +3,9 @@
  * unmapped page (codes and scales from a 64-byte boundary, as panels are); nothing beyond the rows and tokens of the call is written. */
 #include "unit/kernels/guard.h"
 
-static const int all_bits[] = {2, 3, 4, 8}, all_groups[] = {32, 64, 128};
+enum { KINDS = 6, TABLE = 5 };
+static const int all_bits[KINDS] = {2, 3, 4, 5, 8, 4}, all_groups[] = {32, 64, 128};       /* TABLE: a table, whatever the grid */
+static tt_panel_grid grid_of(int kind, int64_t grid) { return kind == TABLE ? TT_GRID_TABLE : (tt_panel_grid)grid; }
 
 static void *guard64(int64_t bytes) { return guard((size_t)(bytes + 63) / 64 * 64); }
 
@@ -18,6 +20,7 @@ static uint16_t a_scale(tt_panel_grid grid, bool exact) {
 static double meaning(const tt_panel *w, int64_t at, unsigned q) {
     const double d = (double)tt__f16_to_f32(w->scales[at]), middle = 1 << (w->bits - 1);
     if (w->grid == TT_GRID_MIN) return d * q + (double)tt__f16_to_f32(w->mins[at]);
+    if (w->grid == TT_GRID_TABLE) return d * (tt__panel_table[q] - 128);
     return w->grid == TT_GRID_OFFSET ? d * (q - middle) : fabs(d) * (q - middle + (signbit(d) ? 0.5 : 0.0));
 }
 
@@ -172,33 +175,33 @@ static void check_shape(int64_t T, int64_t rows, int64_t cols, int bits, int gro
 
 TT_CASE(products_of_all_kinds) {
     tt__rng_seed(&rng, 2);
-    for (int b = 0; b < 4; b++)
+    for (int b = 0; b < KINDS; b++)
         for (int g = 0; g < 3; g++)
             for (int grid = 0; grid < 3; grid++)
-                for (int64_t T = 1; T <= 26; T += 5) check_shape(T, 10 + T, 30 * T, all_bits[b], all_groups[g], (tt_panel_grid)grid, false);
+                for (int64_t T = 1; T <= 26; T += 5) check_shape(T, 10 + T, 30 * T, all_bits[b], all_groups[g], grid_of(b, grid), false);
 }
 
 TT_CASE(integer_parts_are_exact) {
     tt__rng_seed(&rng, 3);
-    for (int b = 0; b < 4; b++)
+    for (int b = 0; b < KINDS; b++)
         for (int g = 0; g < 3; g++)
-            for (int grid = 0; grid < 3; grid++) check_shape(13, 33, 200, all_bits[b], all_groups[g], (tt_panel_grid)grid, true);
+            for (int grid = 0; grid < 3; grid++) check_shape(13, 33, 200, all_bits[b], all_groups[g], grid_of(b, grid), true);
 }
 
 TT_CASE(every_small_shape) {
     tt__rng_seed(&rng, 4);
     for (int64_t i = 1; i <= 130; i++) {
-        check_shape(i, 1 + i * 7 % 40, 1 + i * 11 % 130, all_bits[i % 4], all_groups[i % 3], (tt_panel_grid)(i / 3 % 3), false);
-        check_shape(1 + i * 5 % 29, i, 1 + i * 3 % 97, all_bits[i / 2 % 4], all_groups[i / 5 % 3], (tt_panel_grid)(i % 3), false);
-        check_shape(1 + i * 3 % 14, 1 + i % 19, i, all_bits[i / 3 % 4], all_groups[i / 2 % 3], (tt_panel_grid)(i / 7 % 3), false);
+        check_shape(i, 1 + i * 7 % 40, 1 + i * 11 % 130, all_bits[i % KINDS], all_groups[i % 3], grid_of((int)i % KINDS, i / 3 % 3), false);
+        check_shape(1 + i * 5 % 29, i, 1 + i * 3 % 97, all_bits[i / 2 % KINDS], all_groups[i / 5 % 3], grid_of((int)i / 2 % KINDS, i % 3), false);
+        check_shape(1 + i * 3 % 14, 1 + i % 19, i, all_bits[i / 3 % KINDS], all_groups[i / 2 % 3], grid_of((int)i / 3 % KINDS, i / 7 % 3), false);
     }
 }
 
 /* The largest sums there are: all codes and all activations at their ends. */
 TT_CASE(nothing_saturates) {
-    for (int b = 0; b < 4; b++)
+    for (int b = 0; b < KINDS; b++)
         for (int sign = -1; sign <= 1; sign += 2) {
-            sample s = a_panel(all_bits[b], 128, TT_GRID_MIN, 16, 256, true);
+            sample s = a_panel(all_bits[b], 128, grid_of(b, TT_GRID_MIN), 16, 256, true);
             memset((void *)(uintptr_t)s.w.codes, 0xff, (size_t)(s.w.units * tt__panel_unit_bytes(all_bits[b])));
             for (int64_t i = 0; i < 16 * 256; i++) s.value[i] = meaning(&s.w, i % 256 / 128 * 16 + i / 256, (1u << all_bits[b]) - 1);
             float *x = guard(13 * 256 * sizeof *x);

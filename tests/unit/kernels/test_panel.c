@@ -2,8 +2,13 @@
  * float rounding. Buffers end at an unmapped page; nothing beyond the rows of the matrix is written. */
 #include "unit/kernels/guard.h"
 
-static const int all_bits[] = {2, 3, 4, 8}, all_groups[] = {32, 64, 128};
-static const char *const grid_names[] = {"offset", "half", "min"};
+static const int all_bits[] = {2, 3, 4, 5, 8, 4}, all_groups[] = {32, 64, 128};          /* the last ones with a table, whatever the grid */
+static const char *const grid_names[] = {"offset", "half", "min", "table"};
+enum { KINDS = 6, CASES = 3 * 3 * KINDS };
+
+static int bits_of(int i) { return all_bits[i % KINDS]; }
+static int group_of(int i) { return all_groups[i / KINDS % 3]; }
+static tt_panel_grid grid_of(int i) { return i % KINDS == KINDS - 1 ? TT_GRID_TABLE : (tt_panel_grid)(i / (3 * KINDS)); }
 
 /* A panel matrix of random codes and scales, with what it should mean, and the size of the terms that cancel in it (d q and m). */
 typedef struct sample { tt_panel w; double *value, *size; } sample;
@@ -17,6 +22,7 @@ static double weight_of(const tt_panel *w, int64_t r, int64_t c, unsigned q) {
     const int64_t at = (r / 16 * w->groups + c / w->group) * 16 + r % 16;
     const double d = (double)tt__f16_to_f32(w->scales[at]), middle = 1 << (w->bits - 1);
     if (w->grid == TT_GRID_MIN) return d * q + (double)tt__f16_to_f32(w->mins[at]);
+    if (w->grid == TT_GRID_TABLE) return d * (tt__panel_table[q] - 128);
     if (w->grid == TT_GRID_OFFSET) return d * (q - middle);
     return fabs(d) * (q - middle + (signbit(d) ? 0.5 : 0.0));
 }
@@ -71,8 +77,8 @@ static tt_q8 random_q8(int64_t T, int64_t n) {
 
 TT_CASE(units_lie_as_drawn) {
     tt__rng_seed(&rng, 1);
-    for (int i = 0; i < 4; i++) {
-        const int bits = all_bits[i];
+    for (int i = 0; i < 6; i++) {
+        const int bits = i < 5 ? all_bits[i] : 6;
         uint8_t codes[16 * 64], back[16 * 64], unit[1024];
         for (int k = 0; k < 16 * 64; k++) codes[k] = (uint8_t)(tt__rng_u64(&rng) & ((1u << bits) - 1));
         tt__panel_pack(bits, codes, unit);
@@ -83,6 +89,8 @@ TT_CASE(units_lie_as_drawn) {
             if (bits == 4) TT_CHECK_EQ(code, unit[64 * (c / 8) + 4 * r + q] >> (c & 4) & 15);
             if (bits == 2) TT_CHECK_EQ(code, unit[64 * (c / 16) + 4 * r + q] >> 2 * (c / 4 % 4) & 3);
             if (bits == 8) TT_CHECK_EQ(code, unit[64 * (c / 4) + 4 * r + q]);
+            if (bits == 5) TT_CHECK_EQ(code, (unit[c / 32 * 320 + 64 * (c % 32 / 8) + 4 * r + q] >> (c & 4) & 15) | (unit[c / 32 * 320 + 256 + 4 * r + q] >> c % 32 / 4 & 1) << 4);
+            if (bits == 6) TT_CHECK_EQ(code, (unit[c / 32 * 384 + 64 * (c % 32 / 8) + 4 * r + q] >> (c & 4) & 15) | (unit[c / 32 * 384 + 256 + 64 * (c % 32 / 16) + 4 * r + q] >> 2 * (c / 4 % 4) & 3) << 4);
             if (bits == 3) {
                 const uint8_t *a = unit + c / 32 * 192 + 4 * r + q;
                 const int quad = c / 4 % 8;
@@ -95,10 +103,10 @@ TT_CASE(units_lie_as_drawn) {
 
 TT_CASE(panel_decode) {
     tt__rng_seed(&rng, 2);
-    for (int i = 0; i < 36; i++)
+    for (int i = 0; i < CASES; i++)
         for (int shape = 1; shape < 14; shape++) {
             const int64_t rows = shape == 1 ? 1 : 1 + (shape * 37 + i) % 50, cols = shape == 2 ? 1 : 1 + (shape * 59 + i * 17) % 330, ld = cols + 5;
-            const sample s = random_panel(all_bits[i % 4], all_groups[i / 4 % 3], (tt_panel_grid)(i / 12), rows, cols);
+            const sample s = random_panel(bits_of(i), group_of(i), grid_of(i), rows, cols);
             for (int64_t p = 0; p < tt__panels(rows); p++)
                 for (int64_t c0 = 0; c0 < cols; c0 += 128) {
                     const int64_t c1 = shape % 2 && c0 + 192 < cols ? c0 + 192 : cols, here = rows - 16 * p < 16 ? rows - 16 * p : 16;
@@ -149,10 +157,10 @@ static void check_products(const sample *s, int64_t T, int64_t p0, int64_t p1) {
 
 TT_CASE(panel_rowdot) {
     tt__rng_seed(&rng, 3);
-    for (int i = 0; i < 36; i++)
+    for (int i = 0; i < CASES; i++)
         for (int64_t n = 1; n <= 130; n += 1 + (int64_t)(tt__rng_u64(&rng) % 7)) {
             const int64_t rows = 1 + (n * 31 + i) % 67, cols = n + (n % 5 == 4 ? 700 : 0), panels = tt__panels(rows);
-            const sample s = random_panel(all_bits[i % 4], all_groups[i / 4 % 3], (tt_panel_grid)(i / 12), rows, cols);
+            const sample s = random_panel(bits_of(i), group_of(i), grid_of(i), rows, cols);
             check_products(&s, 1 + n % 8, 0, panels);
             if (panels > 1) check_products(&s, 1 + (n + 3) % 8, 1, panels - (panels > 2));
             release_all();
@@ -162,8 +170,8 @@ TT_CASE(panel_rowdot) {
 /* A token's products do not depend on the other tokens of the call or on which panels it asks for. */
 TT_CASE(panel_rowdot_is_the_same_alone) {
     tt__rng_seed(&rng, 4);
-    for (int i = 0; i < 36; i++) {
-        const sample s = random_panel(all_bits[i % 4], all_groups[i / 4 % 3], (tt_panel_grid)(i / 12), 70, 450);
+    for (int i = 0; i < CASES; i++) {
+        const sample s = random_panel(bits_of(i), group_of(i), grid_of(i), 70, 450);
         const tt_q8 x = random_q8(8, 450);
         FOR_EACH_LEVEL(k) {
             float y[8 * 70], alone[70];
@@ -181,9 +189,9 @@ TT_CASE(panel_rowdot_is_the_same_alone) {
 /* The largest codes against the largest activations, for sums that run in 16 bits. */
 TT_CASE(panel_rowdot_does_not_overflow) {
     tt__rng_seed(&rng, 5);
-    for (int i = 0; i < 36; i++)
+    for (int i = 0; i < CASES; i++)
         for (int sign = -1; sign <= 1; sign += 2) {
-            sample s = random_panel(all_bits[i % 4], all_groups[i / 4 % 3], (tt_panel_grid)(i / 12), 17, 256);
+            sample s = random_panel(bits_of(i), group_of(i), grid_of(i), 17, 256);
             uint8_t ones[16 * 64];
             memset(ones, (1 << s.w.bits) - 1, sizeof ones);
             for (int64_t u = 0; u < 2 * s.w.units; u++) tt__panel_pack(s.w.bits, ones, (uint8_t *)(uintptr_t)s.w.codes + u * tt__panel_unit_bytes(s.w.bits));

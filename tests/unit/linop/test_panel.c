@@ -13,9 +13,9 @@ static uint8_t *random_blocks(tt_dtype type, int64_t rows, int64_t cols) {
     uint8_t *w = tt__alloc((size_t)(n * t->bytes));
     for (int64_t i = 0; i < n * t->bytes; i++) w[i] = (uint8_t)tt__rng_u64(&rng);
     for (int64_t b = 0; b < n; b++)
-        for (int k = 0; k < (type == TT_Q4_1 || type == TT_Q4_K || type == TT_Q5_K ? 2 : 1); k++) {
+        for (int k = 0; k < (type == TT_Q4_1 || type == TT_Q5_1 || type == TT_Q2_K || type == TT_Q4_K || type == TT_Q5_K ? 2 : 1); k++) {
             const uint16_t h = tt__f32_to_f16((float)(tt__rng_unit(&rng) - 0.5));
-            memcpy(w + b * t->bytes + 2 * k + (type == TT_Q3_K ? 108 : type == TT_Q6_K ? 208 : 0), &h, 2);
+            memcpy(w + b * t->bytes + 2 * k + (type == TT_Q3_K ? 108 : type == TT_Q6_K ? 208 : type == TT_Q2_K ? 80 : 0), &h, 2);
         }
     return w;
 }
@@ -133,9 +133,9 @@ static void on_levels(void (*fn)(tt_ctx *ctx)) {
 }
 
 static void standard_types(tt_ctx *ctx) {
-    static const tt_dtype types[] = {TT_Q4_0, TT_Q4_1, TT_Q8_0};
+    static const tt_dtype types[] = {TT_Q4_0, TT_Q4_1, TT_Q8_0, TT_Q5_0, TT_Q5_1, TT_IQ4_NL};
     static const int64_t shapes[][2] = {{16, 64}, {48, 576}, {250, 192}, {1, 64}, {330, 320}, {64, 96}, {17, 2048}};
-    for (int t = 0; t < 3; t++)
+    for (int t = 0; t < 6; t++)
         for (int i = 0; i < 7; i++) {
             tt_err err = {0};
             tt_linop *op;
@@ -149,9 +149,9 @@ static void standard_types(tt_ctx *ctx) {
 TT_CASE(panels_of_standard_types) { on_levels(standard_types); }
 
 static void types_of_small_scales(tt_ctx *ctx) {
-    static const tt_dtype types[] = {TT_Q3_K, TT_Q4_K, TT_Q5_K, TT_Q6_K};
+    static const tt_dtype types[] = {TT_Q2_K, TT_Q3_K, TT_Q4_K, TT_Q5_K, TT_Q6_K};
     static const int64_t shapes[][2] = {{16, 256}, {48, 512}, {250, 768}, {1024, 256}, {330, 1024}};
-    for (int t = 0; t < 4; t++)
+    for (int t = 0; t < 5; t++)
         for (int i = 0; i < 5; i++) {
             tt_err err = {0};
             tt_linop *op;
@@ -226,7 +226,7 @@ TT_CASE(panels_of_groups) { on_levels(own_groups); }
 TT_CASE(what_has_no_panel_stays) {
     tt_ctx *ctx = tt_test_ctx(1, NULL);
     tt_err err = {0};
-    static const tt_dtype types[] = {TT_Q5_0, TT_Q5_1, TT_IQ4_NL, TT_Q2_K, TT_F32};
+    static const tt_dtype types[] = {TT_F32};
     uint8_t *w = tt__calloc(1, 32 * 256 * 4);
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         tt_linop *op, *panel;
@@ -252,8 +252,8 @@ TT_CASE(hostile_parameters) {
     static uint16_t infinite[16] = {0x7c00};
     static const uint8_t codes[512];
     const tt_segment seg[2] = {{"codes", codes, 512}, {"scales", infinite, 32}};
-    static const char *const bad[] = {"", "bits=4,group=64", "bits=5,group=64,grid=half", "bits=4,group=48,grid=half", "bits=4,group=64,grid=most", "bits=4,group=64,grid=",
-                                      "bits=4,group=64,grid=half ", "bits=16,grid=half", ",grid=half", "bits=4,group=64,grid=min", "bits=6,group=64,grid=single", "bits=4,group=256,grid=offset",
+    static const char *const bad[] = {"", "bits=4,group=64", "bits=6,group=64,grid=half", "bits=4,group=48,grid=half", "bits=4,group=64,grid=most", "bits=4,group=64,grid=",
+                                      "bits=4,group=64,grid=half ", "bits=5,group=64,grid=table", "bits=2,group=64,grid=nibbles", "bits=4,group=256,grid=nibbles", "bits=16,grid=half", ",grid=half", "bits=4,group=64,grid=min", "bits=6,group=64,grid=single", "bits=4,group=256,grid=offset",
                                       "bits=4,group=256,grid=single", "bits=6,group=256,grid=single", "bits=16,group=32,grid=f16", "bits=8,group=64,grid=bf16",
                                       "bits=16,group=64,grid=offset"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
