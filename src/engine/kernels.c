@@ -27,7 +27,7 @@ enum {
     HALF = 0x211f,                                 /* 0.01 as f16 */
     DECODED = 32,                                  /* rows that a decoder writes: 128 KB */
     BATCH = 256,                                   /* tokens of a batch */
-    TABLE_ROWS = 160, USUAL_LOOPS = 90
+    TABLE_ROWS = 160, USUAL_LOOPS = 118
 };
 static const double usual_seconds = 8;
 
@@ -51,6 +51,7 @@ struct loop {
     double bytes, ops;                             /* of a call */
     bool integer;                                  /* `dot` bounds the operations, else `fma` */
     int bits, group, T;
+    tt_panel_grid grid;
     tt_dtype type;
     int64_t rows, row_bytes, at[4], chunk_bytes;   /* of weights: segment i of a chunk begins at at[i] */
 };
@@ -269,7 +270,7 @@ static void sparse_loops(lab *l) {
 }
 
 static tt_panel panel_at(const loop *o, const uint8_t *chunk) {
-    return (tt_panel){.bits = o->bits, .group = o->group, .grid = TT_GRID_OFFSET, .rows = o->rows, .cols = COLS, .units = COLS / 64, .groups = COLS / o->group,
+    return (tt_panel){.bits = o->bits, .group = o->group, .grid = o->grid, .rows = o->rows, .cols = COLS, .units = COLS / 64, .groups = COLS / o->group,
                       .codes = chunk, .scales = (const uint16_t *)(const void *)(chunk + o->at[1])};
 }
 
@@ -286,24 +287,67 @@ static void panel_decoder(const lab *l, const loop *o, const uint8_t *chunk, flo
 }
 
 static void panel_loops(lab *l) {
-    static const struct { int bits, group, T; } forms[] = {{2, 32, 1}, {2, 64, 1}, {3, 32, 1}, {3, 64, 1}, {4, 32, 1}, {4, 64, 1}, {4, 64, 4}, {4, 64, MAX_T}, {8, 32, 1}, {8, 64, 1}};
+    static const struct { int bits, group, T; tt_panel_grid grid; } forms[] = {{2, 32, 1, 0}, {2, 64, 1, 0}, {3, 32, 1, 0}, {3, 64, 1, 0}, {4, 32, 1, 0}, {4, 64, 1, 0}, {4, 64, 4, 0},
+                                                                              {4, 64, MAX_T, 0}, {4, 32, 1, TT_GRID_TABLE}, {5, 32, 1, 0}, {8, 32, 1, 0}, {8, 64, 1, 0}};
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         char variant[64];
         const int bits = forms[i].bits, group = forms[i].group, T = forms[i].T;
-        loop o = {.bits = bits, .group = group};
+        const char *table = forms[i].grid == TT_GRID_TABLE ? ", table" : "";
+        loop o = {.bits = bits, .group = group, .grid = forms[i].grid};
         lay_out(&o, 2, (int64_t[]){COLS * bits / 8, COLS / group * 2});
         random_bytes(l, l->chunk, o.at[1]);
         fill_halves(l->chunk + o.at[1], o.rows * (COLS / group));
         const loop product = as_product(o, "panel_rowdot", panel_product, T, true), decoder = as_decoder(o, "panel_decode", panel_decoder);
-        snprintf(variant, sizeof variant, "%d bits, groups of %d, %d token%s", bits, group, T, T > 1 ? "s" : "");
+        snprintf(variant, sizeof variant, "%d bits, groups of %d%s, %d token%s", bits, group, table, T, T > 1 ? "s" : "");
         measure(l, &product, variant);
         snprintf(variant, sizeof variant, "%d bits, groups of %d", bits, group);
         if (group == 64 && T == 1) measure(l, &decoder, variant);
     }
 }
 
+/* Panels with small scales: segments codes, small scales, scales, minima. */
+static tt_panel super_at(const loop *o, const uint8_t *chunk) {
+    tt_panel w = {.bits = o->bits, .group = 256, .grid = o->grid, .rows = o->rows, .cols = COLS, .units = COLS / 64, .groups = COLS / 256, .codes = chunk, .subs = chunk + o->at[1]};
+    w.scales = (const uint16_t *)(const void *)(chunk + o->at[2]);
+    w.mins = (const uint16_t *)(const void *)(chunk + o->at[3]);
+    return w;
+}
+
+static void super_product(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
+    const tt_q8 x = tokens(l, o->T);
+    const tt_panel w = super_at(o, chunk);
+    l->k->super_rowdot(&w, 0, tt__panels(o->rows), &x, y, o->rows);
+}
+
+static void super_decoder(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
+    const tt_panel w = super_at(o, chunk);
+    (void)y;
+    for (int64_t p = 0; p < tt__panels(o->rows); p++) l->k->super_decode(&w, p, 0, COLS, l->f + 16 * p * COLS, COLS);
+}
+
+static loop super_weights(lab *l, int kind) {
+    static const struct { int bits; tt_panel_grid grid; } forms[] = {{2, TT_GRID_NIBBLES}, {3, TT_GRID_SINGLE}, {4, TT_GRID_PAIR}, {5, TT_GRID_PAIR}, {6, TT_GRID_SINGLE}};
+    loop o = {.bits = forms[kind].bits, .group = 256, .grid = forms[kind].grid};
+    lay_out(&o, o.grid == TT_GRID_SINGLE ? 3 : 4, (int64_t[]){COLS * o.bits / 8, COLS / 16, COLS / 256 * 2, COLS / 256 * 2});
+    random_bytes(l, l->chunk, o.at[2]);
+    for (int64_t i = o.at[1]; i < o.at[2]; i++) l->chunk[i] &= o.grid == TT_GRID_PAIR ? 63 : 255;
+    fill_halves(l->chunk + o.at[2], (o.chunk_bytes - o.at[2]) / 2);
+    return o;
+}
+
+static void super_loops(lab *l) {
+    for (int kind = 0; kind < 5; kind++) {
+        const loop o = super_weights(l, kind), product = as_product(o, "super_rowdot", super_product, 1, true), decoder = as_decoder(o, "super_decode", super_decoder);
+        char variant[64];
+        snprintf(variant, sizeof variant, "Q%d_K", o.bits);
+        measure(l, &decoder, variant);
+        snprintf(variant, sizeof variant, "Q%d_K, 1 token", o.bits);
+        measure(l, &product, variant);
+    }
+}
+
 static tt_panel float_panel_at(const loop *o, const uint8_t *chunk) {
-    return (tt_panel){.bits = 16, .group = 64, .grid = (tt_panel_grid)o->group, .rows = o->rows, .cols = COLS, .units = COLS / 64, .groups = COLS / 64, .codes = chunk};
+    return (tt_panel){.bits = 16, .group = 64, .grid = o->grid, .rows = o->rows, .cols = COLS, .units = COLS / 64, .groups = COLS / 64, .codes = chunk};
 }
 
 static void float_panel_product(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
@@ -325,7 +369,7 @@ static void float_panel_columns(const lab *l, const loop *o, const uint8_t *chun
 
 static void float_panel_loops(lab *l) {
     for (int bf16 = 0; bf16 < 2; bf16++) {
-        loop o = {.group = bf16 ? TT_GRID_BF16 : TT_GRID_F16};
+        loop o = {.grid = bf16 ? TT_GRID_BF16 : TT_GRID_F16};
         lay_out(&o, 1, (int64_t[]){2 * COLS});
         fill_halves(l->chunk, o.rows * COLS);
         const loop product = as_product(o, "float_rowdot", float_panel_product, 1, false), decoder = as_decoder(o, "float_decode", float_panel_decoder);
@@ -350,6 +394,13 @@ static void panel_batch(const lab *l, const loop *o, const uint8_t *chunk, float
     l->k->panel_gemm(&w, 0, tt__panels(o->rows), &b, 0, b.tiles, l->f + 16 * N, o->rows);
 }
 
+static void super_batch(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
+    const tt_batch b = batch_for(l, o->group);
+    const tt_panel w = super_at(o, chunk);
+    (void)y;
+    l->k->super_gemm(&w, 0, tt__panels(o->rows), &b, 0, b.tiles, l->f + 16 * N, o->rows);
+}
+
 static void pack_batch(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
     const tt_batch b = batch_for(l, o->group);
     (void)chunk, (void)y;
@@ -357,12 +408,12 @@ static void pack_batch(const lab *l, const loop *o, const uint8_t *chunk, float 
 }
 
 static void batch_loops(lab *l) {
-    static const struct { int bits, group; } forms[] = {{2, 64}, {3, 64}, {4, 32}, {4, 64}, {8, 32}, {8, 64}};
+    static const struct { int bits, group; tt_panel_grid grid; } forms[] = {{2, 64, 0}, {3, 64, 0}, {4, 32, 0}, {4, 64, 0}, {4, 32, TT_GRID_TABLE}, {5, 32, 0}, {8, 32, 0}, {8, 64, 0}};
     const loop pack = {.kernel = "batch_pack", .call = pack_batch, .group = 64, .bytes = 5.0 * BATCH * COLS};
     measure(l, &pack, "256 tokens");
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         char variant[64];
-        loop o = {.bits = forms[i].bits, .group = forms[i].group};
+        loop o = {.bits = forms[i].bits, .group = forms[i].group, .grid = forms[i].grid};
         lay_out(&o, 2, (int64_t[]){COLS * o.bits / 8, COLS / o.group * 2});
         random_bytes(l, l->chunk, o.at[1]);
         fill_halves(l->chunk + o.at[1], o.rows * (COLS / o.group));
@@ -370,7 +421,17 @@ static void batch_loops(lab *l) {
         if (o.rows > 256) o.rows = 256;
         loop product = as_product(o, "panel_gemm", panel_batch, BATCH, true);
         product.bytes = 0;
-        snprintf(variant, sizeof variant, "%d bits, groups of %d, 256 tokens", o.bits, o.group);
+        snprintf(variant, sizeof variant, "%d bits, groups of %d%s, 256 tokens", o.bits, o.group, o.grid == TT_GRID_TABLE ? ", table" : "");
+        measure(l, &product, variant);
+    }
+    for (int kind = 0; kind < 5; kind++) {
+        char variant[64];
+        loop o = super_weights(l, kind);
+        if (o.rows > 256) o.rows = 256;
+        loop product = as_product(o, "super_gemm", super_batch, BATCH, true);
+        product.bytes = 0;
+        pack_batch(l, &o, NULL, NULL);
+        snprintf(variant, sizeof variant, "Q%d_K, 256 tokens", o.bits);
         measure(l, &product, variant);
     }
 }
@@ -676,6 +737,7 @@ tt_status tt_kernels_measure(tt_ctx *ctx, double seconds, tt_kernel_table **out,
     TT_TRY_GOTO(prepare(&l, seconds, err));
     TT_TRY_GOTO(ceilings(&l, err));
     panel_loops(&l);
+    super_loops(&l);
     float_panel_loops(&l);
     TT_TRY_GOTO(block_loops(&l, err));
     group_loops(&l);

@@ -2,7 +2,7 @@
 #include "kernels/batch.h"
 #include "kernels/panel.h"
 
-enum { WIDEST = 16, PER_TOKEN_AND_UNIT = TT_PANEL_UNIT + 8 * 4, ALIGN = 64, PARTS = 4 };
+enum { WIDEST = 16, PER_TOKEN_AND_UNIT = TT_PANEL_UNIT + 8 * 4 + 4 * 2, ALIGN = 64, PARTS = 5 };
 
 static size_t aligned(size_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
 
@@ -22,4 +22,6 @@ void tt__batch_init(tt_batch *b, int tokens, int per, int64_t T, int64_t n, void
     b->less = (int32_t *)(void *)p;
     p += aligned(3 * cells * sizeof(int32_t));
     b->mass = (float *)(void *)p;
+    p += aligned(3 * cells * sizeof(float));
+    b->quarters = (int16_t *)(void *)p;
 }

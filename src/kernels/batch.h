@@ -10,6 +10,7 @@
  *     less  [tiles][units][3][tokens]          -Σ q of the first half of the unit, of the second, of all: where a product with codes
  *     mass  [tiles][units][3][tokens]          that are off by a constant starts (times the constant); and d Σ q, for codes with a minimum
  *                                              (with 32, that of all is 0)
+ *     quarters  [tiles][units][2][tokens][2]   i16, -Σ q of each 16 columns, pairs of a half side by side: for panels with small scales
  */
 #ifndef TT_KERNELS_BATCH_H
 #define TT_KERNELS_BATCH_H
@@ -23,6 +24,7 @@ typedef struct tt_batch {
     float *d;
     int32_t *less;
     float *mass;
+    int16_t *quarters;
 } tt_batch;
 
 /* Workspace of T rows of n for tiles of any width, and its division. */

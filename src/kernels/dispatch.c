@@ -65,6 +65,7 @@ static void add_machine_levels(tt_kernels *k) {
     tt__kernels_avx2_batch(k);
     tt__kernels_avx2_panel(k);
     tt__kernels_avx2_super(k);
+    tt__kernels_avx2_super_batch(k);
     tt__kernels_avx2_float_panel(k);
     add_level("avx2", k);
     if (!has_avx512()) return;
@@ -84,6 +85,7 @@ static void add_machine_levels(tt_kernels *k) {
         tt__kernels_avx512_batch_vnni(k);
         tt__kernels_avx512_panel_vnni(k);
         tt__kernels_avx512_super_vnni(k);
+        tt__kernels_avx512_super_batch_vnni(k);
     }
     if (__builtin_cpu_supports("avx512bf16")) {
         tt__kernels_avx512_tile_bf16(k);

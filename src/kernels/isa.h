@@ -27,6 +27,7 @@ void tt__kernels_avx2_bitmask(tt_kernels *k);
 void tt__kernels_avx2_batch(tt_kernels *k);
 void tt__kernels_avx2_panel(tt_kernels *k);
 void tt__kernels_avx2_super(tt_kernels *k);
+void tt__kernels_avx2_super_batch(tt_kernels *k);
 void tt__kernels_avx2_float_panel(tt_kernels *k);
 
 /* AVX-512 F, BW, DQ, VL */
@@ -45,6 +46,7 @@ void tt__kernels_avx512_bitmask_vnni(tt_kernels *k);
 void tt__kernels_avx512_batch_vnni(tt_kernels *k);
 void tt__kernels_avx512_panel_vnni(tt_kernels *k);
 void tt__kernels_avx512_super_vnni(tt_kernels *k);
+void tt__kernels_avx512_super_batch_vnni(tt_kernels *k);
 
 /* and BF16 */
 void tt__kernels_avx512_tile_bf16(tt_kernels *k);

@@ -9,8 +9,7 @@
  *     Q4_1            4 bits, groups of 32, grid min           group   its bits and groups, grid offset, half or min
  *     Q5_0, Q5_1      5 bits, the same grids                   IQ4_NL  4 bits, groups of 32, grid table
  *
- * superpanel, below, is the same for types with scales of scales, grids single, pair and nibbles; where the machine has kernels that gain by it. Products
- * of many rows with it go by decode.
+ * superpanel, below, is the same for types with scales of scales, grids single, pair and nibbles; where the machine has kernels that gain by it.
  *
  *     Q6_K   6 bits, single      Q3_K   3 bits, single      Q5_K   5 bits, pair      Q4_K   4 bits, pair      Q2_K   2 bits, nibbles
  *
@@ -101,7 +100,8 @@ static void rowdot(tt_ctx *ctx, const tt_linop *op, const tt_act *act, int64_t r
 
 static void batch(tt_ctx *ctx, const tt_linop *op, const tt_batch *x, int64_t tile0, int64_t tile1, int64_t r0, int64_t r1, float *Y, int64_t ldy, int worker) {
     (void)worker;
-    ctx->k->panel_gemm(&((const panel_op *)op)->p, r0 / TT_PANEL_ROWS, tt__panels(r1), x, tile0, tile1, Y, ldy);
+    const tt_panel *p = &((const panel_op *)op)->p;
+    (tt__panel_is_super(p) ? ctx->k->super_gemm : ctx->k->panel_gemm)(p, r0 / TT_PANEL_ROWS, tt__panels(r1), x, tile0, tile1, Y, ldy);
 }
 
 /* What a matrix tile reads, without a way through rows: columns of 16 rows each, `r` of them side by side; pairs of BF16 as they lie. */
@@ -456,7 +456,7 @@ tt_status tt__linop_panel_from(tt_ctx *ctx, const tt_linop *op, void *memory, tt
 
 const tt_linop_vtable tt__linop_v_panel = {.name = "panel", .decode = decode, .rowdot = rowdot, .batch = batch, .segments = segments, .load = load,
                                            .describe = describe, .free = release};
-const tt_linop_vtable tt__linop_v_superpanel = {.name = "superpanel", .decode = decode, .rowdot = rowdot, .segments = segments, .load = load, .describe = describe,
+const tt_linop_vtable tt__linop_v_superpanel = {.name = "superpanel", .decode = decode, .rowdot = rowdot, .batch = batch, .segments = segments, .load = load, .describe = describe,
                                                 .free = release};
 const tt_linop_vtable tt__linop_v_floatpanel = {.name = "floatpanel", .takes_floats = true, .decode = decode, .rowdot = rowdot, .pack = pack, .segments = segments, .load = load,
                                                 .describe = describe, .free = release};

@@ -21,8 +21,8 @@ typedef struct sums { int32x4_t s[TOKENS][PAIR]; } sums;
 
 /* ---- activations ---- */
 
-/* A unit of a token on its way: floats, scale and sum of each half. */
-typedef struct one_unit { vf v[UNIT / VN]; float d[2]; int32_t sum[2]; } one_unit;
+/* A unit of a token on its way: floats, scale of each half, sums of quarters. */
+typedef struct one_unit { vf v[UNIT / VN]; float d[2]; int32_t sum[4]; } one_unit;
 
 INLINE uint32_t largest_bits(const vf v[HALF / VN]) {
     uint32x4_t top = vdupq_n_u32(0);
@@ -37,16 +37,16 @@ INLINE void round_unit(one_unit *x, int per, int8_t *to, int64_t step) {
     for (int h = 0; h < 2; h++) {
         const float amax = half_bits_to_f32(top[h]), inverse = 127.0f / amax;
         const bool usable = top[h] < 0x7f800000u && amax >= 0x1p-100f;
-        int32x4_t total = zero32();
+        int32x4_t total[2] = {zero32(), zero32()};
         for (int i = HALF / VN * h; i < HALF / VN * (h + 1); i++) {
             const int32x4_t r = usable ? vcvtnq_s32_f32(vmulq_n_f32(x->v[i], inverse)) : zero32();
             const int16x4_t narrow = vmovn_s32(r);
             const int8x8_t quad = vmovn_s16(vcombine_s16(narrow, narrow));
-            total = vaddq_s32(total, r);
+            total[i % 8 / 4] = vaddq_s32(total[i % 8 / 4], r);
             memcpy(to + i * step, &quad, 4);
         }
         x->d[h] = usable ? amax / 127.0f : top[h] < 0x7f800000u ? 0.0f : NAN;
-        x->sum[h] = vaddvq_s32(total);
+        for (int i = 0; i < 2; i++) x->sum[2 * h + i] = vaddvq_s32(total[i]);
     }
 }
 
@@ -61,7 +61,8 @@ static void batch_pack(const float *x, int64_t ldx, const tt_batch *b, int64_t t
             one_unit v;
             for (int i = 0; i < UNIT / VN; i++) v.v[i] = n > VN * i ? v_load_n(p + VN * i, n - VN * i) : v_zero();
             round_unit(&v, b->per, b->q + (16 * cell * TOKENS + t) * 4, 4 * TOKENS);
-            const int32_t sum[3] = {v.sum[0], v.sum[1], v.sum[0] + v.sum[1]};
+            const int32_t first = v.sum[0] + v.sum[1], second = v.sum[2] + v.sum[3], sum[3] = {first, second, first + second};
+            for (int i = 0; i < 4; i++) b->quarters[((2 * cell + i / 2) * TOKENS + t) * 2 + i % 2] = (int16_t)-v.sum[i];
             for (int i = 0; i < 3; i++) less[i * TOKENS] = -sum[i];
             for (int h = 0; h < 2; h++) d[h * TOKENS] = v.d[h], mass[h * TOKENS] = v.d[h] * (float)sum[h];
             mass[2 * TOKENS] = b->per == UNIT ? v.d[0] * (float)sum[2] : 0.0f;

@@ -14,15 +14,15 @@ static uint32_t magnitude(const float *x, int64_t n) {
     return top;
 }
 
-/* `count` columns of half h on, n of them there, of the token in place t of a tile: its quads, and Σ q of each half. Returns the scale. */
-static float round_columns(const tt_batch *b, int64_t cell, int t, int h, int count, const float *x, int64_t n, int32_t sum[2]) {
+/* `count` columns of half h on, n of them there, of the token in place t of a tile: its quads, and Σ q of each 16 columns. Returns the scale. */
+static float round_columns(const tt_batch *b, int64_t cell, int t, int h, int count, const float *x, int64_t n, int32_t quarter[4]) {
     const uint32_t top = magnitude(x, n);
     const float amax = half_bits_to_f32(top), inverse = 127.0f / amax;
     const int usable = top < 0x7f800000u && amax >= 0x1p-100f;
     for (int i = 0; i < count; i++) {
         const int q = usable && i < n ? (int)(x[i] * inverse + 12582912.0f - 12582912.0f) : 0, c = HALF * h + i;
         b->q[((16 * cell + c / 4) * b->tokens + t) * 4 + c % 4] = (int8_t)q;
-        sum[c / HALF] += q;
+        quarter[c / 16] += q;
     }
     return usable ? amax / 127.0f : top < 0x7f800000u ? 0.0f : NAN;
 }
@@ -30,17 +30,18 @@ static float round_columns(const tt_batch *b, int64_t cell, int t, int h, int co
 /* Unit u of the token; n of its columns are there. */
 static void pack_unit(const tt_batch *b, int64_t tile, int64_t u, int t, const float *x, int64_t n) {
     const int64_t cell = tile * b->units + u;
-    int32_t sum[2] = {0};
+    int32_t quarter[4] = {0};
     float d[2];
-    if (b->per == UNIT) d[0] = d[1] = round_columns(b, cell, t, 0, UNIT, x, n, sum);
+    if (b->per == UNIT) d[0] = d[1] = round_columns(b, cell, t, 0, UNIT, x, n, quarter);
     else
         for (int h = 0; h < 2; h++) {
             const int64_t left = n < HALF * h ? 0 : n - HALF * h;
-            d[h] = round_columns(b, cell, t, h, HALF, left ? x + HALF * h : NULL, left < HALF ? left : HALF, sum);
+            d[h] = round_columns(b, cell, t, h, HALF, left ? x + HALF * h : NULL, left < HALF ? left : HALF, quarter);
         }
-    const int32_t sums[3] = {sum[0], sum[1], sum[0] + sum[1]};
+    const int32_t sum[2] = {quarter[0] + quarter[1], quarter[2] + quarter[3]}, sums[3] = {sum[0], sum[1], sum[0] + sum[1]};
     const float masses[3] = {d[0] * (float)sum[0], d[1] * (float)sum[1], b->per == UNIT ? d[0] * (float)sums[2] : 0.0f};
     for (int h = 0; h < 2; h++) b->d[(2 * cell + h) * b->tokens + t] = d[h];
+    for (int i = 0; i < 4; i++) b->quarters[((2 * cell + i / 2) * b->tokens + t) * 2 + i % 2] = (int16_t)-quarter[i];
     for (int i = 0; i < 3; i++) {
         b->less[(3 * cell + i) * b->tokens + t] = -sums[i];
         b->mass[(3 * cell + i) * b->tokens + t] = masses[i];
@@ -70,6 +71,23 @@ static float dot_half(const tt_panel *w, int64_t p, int64_t u, int h, int r, con
     return d * (float)sum * b->d[(2 * cell + h) * b->tokens + t] + m * b->mass[(3 * cell + h) * b->tokens + t];
 }
 
+/* The same with small scales, as ref/super.c has them: d * (dw * Σ s (q - middle) x - m Σ t x), the sums in integers. */
+static float dot_half_super(const tt_panel *w, int64_t p, int64_t u, int h, int r, const uint8_t *codes, const tt_batch *b, int64_t tile, int t) {
+    const int64_t cell = tile * b->units + u, at = (p * w->groups + u / 4) * ROWS + r, half = (2 * cell + h) * b->tokens + t;
+    const uint8_t *sub = w->subs + (p * 2 * w->units + 2 * u + h) * 32 + r;
+    const int8_t *x = b->q + 64 * cell * b->tokens;
+    const int middle = w->grid == TT_GRID_SINGLE ? 1 << (w->bits - 1) : 0;
+    int32_t sum = 0, less = 0;
+    for (int i = 0; i < 2; i++) {
+        const int own = sub[16 * i], s = w->grid == TT_GRID_SINGLE ? (int8_t)own : w->grid == TT_GRID_PAIR ? sub[0] : own & 15;
+        int32_t dot = middle * b->quarters[2 * half + i];
+        for (int c = HALF * h + 16 * i; c < HALF * h + 16 * i + 16; c++) dot += codes[UNIT * r + c] * x[(c / 4 * b->tokens + t) * 4 + c % 4];
+        sum += s * dot;
+        less += (w->grid == TT_GRID_SINGLE ? 0 : w->grid == TT_GRID_PAIR ? sub[16] : own >> 4) * b->quarters[2 * half + i];
+    }
+    return b->d[half] * (half_to_f32(w->scales[at]) * (float)sum + (w->mins ? half_to_f32(w->mins[at]) * (float)less : 0.0f));
+}
+
 static void panel_gemm(const tt_panel *w, int64_t p0, int64_t p1, const tt_batch *b, int64_t tile0, int64_t tile1, float *y, int64_t ldy) {
     uint8_t codes[ROWS * UNIT];
     const int64_t t0 = tile0 * b->tokens, t1 = tile1 * b->tokens < b->T ? tile1 * b->tokens : b->T;
@@ -82,7 +100,7 @@ static void panel_gemm(const tt_panel *w, int64_t p0, int64_t p1, const tt_batch
             for (int64_t t = t0; t < t1; t++)
                 for (int r = 0; r < rows; r++)
                     for (int h = 0; h < 2; h++)
-                        y[t * ldy + p * ROWS + r] += dot_half(w, p, u, h, r, codes, b, t / b->tokens, (int)(t % b->tokens));
+                        y[t * ldy + p * ROWS + r] += (tt__panel_is_super(w) ? dot_half_super : dot_half)(w, p, u, h, r, codes, b, t / b->tokens, (int)(t % b->tokens));
         }
     }
 }
@@ -91,4 +109,5 @@ void tt__kernels_ref_batch(tt_kernels *k) {
     k->batch_tokens = TOKENS;
     k->batch_pack = batch_pack;
     k->panel_gemm = panel_gemm;
+    k->super_gemm = panel_gemm;
 }

@@ -31,8 +31,8 @@ INLINE vi vi_select(int byte, vi a, vi b) { return _mm256_or_si256(vi_and(a, byt
 
 /* ---- activations ---- */
 
-/* A unit of a token on its way: floats of its halves, rounded bytes, scale and sum of each half. */
-typedef struct one_unit { vf v[UV]; int8_t q[UNIT] __attribute__((aligned(64))); float d[2]; int32_t sum[2]; } one_unit;
+/* A unit of a token on its way: floats of its halves, rounded bytes, scale of each half, sums of quarters. */
+typedef struct one_unit { vf v[UV]; int8_t q[UNIT] __attribute__((aligned(64))); float d[2]; int32_t sum[4]; } one_unit;
 
 #ifdef __AVX512F__
 /* op over all of a and over all of b, in the two lowest lanes. */
@@ -49,7 +49,7 @@ typedef struct one_unit { vf v[UV]; int8_t q[UNIT] __attribute__((aligned(64)));
 INLINE void round_unit(one_unit *x, int per) {
     const __m512i mask = _mm512_set1_epi32(0x7fffffff);
     __m512i a[UV], r[UV];
-    __m128i top, sum;
+    __m128i top, first, second;
     for (int i = 0; i < UV; i++) a[i] = _mm512_and_si512(_mm512_castps_si512(x->v[i]), mask);
     REDUCE_PAIR(_mm512_max_epu32, _mm_max_epu32, _mm512_max_epu32(a[0], a[1]), _mm512_max_epu32(a[2], a[3]), top);
     if (per == UNIT) top = _mm_max_epu32(top, _mm_shuffle_epi32(top, 0xb1));
@@ -61,11 +61,11 @@ INLINE void round_unit(one_unit *x, int per) {
         r[i] = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(usable & (i < 2 ? 1 : 2) ? 0xffff : 0, x->v[i], by));
         _mm_store_si128((__m128i *)(x->q + 16 * i), _mm512_cvtepi32_epi8(r[i]));
     }
-    REDUCE_PAIR(_mm512_add_epi32, _mm_add_epi32, _mm512_add_epi32(r[0], r[1]), _mm512_add_epi32(r[2], r[3]), sum);
+    REDUCE_PAIR(_mm512_add_epi32, _mm_add_epi32, r[0], r[1], first);
+    REDUCE_PAIR(_mm512_add_epi32, _mm_add_epi32, r[2], r[3], second);
     x->d[0] = _mm_cvtss_f32(d);
     x->d[1] = _mm_cvtss_f32(_mm_movehdup_ps(d));
-    x->sum[0] = _mm_cvtsi128_si32(sum);
-    x->sum[1] = _mm_extract_epi32(sum, 1);
+    _mm_storeu_si128((__m128i *)x->sum, _mm_unpacklo_epi64(first, second));
 }
 #else
 INLINE uint32_t largest_bits(const vf v[UV / 2]) {
@@ -78,15 +78,15 @@ INLINE uint32_t largest_bits(const vf v[UV / 2]) {
     return (uint32_t)_mm_cvtsi128_si32(s);
 }
 
-INLINE int32_t round_half(const vf v[UV / 2], vf by, int8_t *q) {
+INLINE void round_half(const vf v[UV / 2], vf by, int8_t *q, int32_t sum[2]) {
     __m256i r[UV / 2];
     for (int i = 0; i < UV / 2; i++) r[i] = _mm256_cvtps_epi32(v_mul(v[i], by));
-    const __m256i total = _mm256_add_epi32(_mm256_add_epi32(r[0], r[1]), _mm256_add_epi32(r[2], r[3]));
+    const __m256i total = _mm256_hadd_epi32(_mm256_add_epi32(r[0], r[1]), _mm256_add_epi32(r[2], r[3]));
     const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(r[0], r[1]), _mm256_packs_epi32(r[2], r[3]));
     _mm256_store_si256((__m256i *)q, _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
     __m128i s = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+    s = _mm_hadd_epi32(s, s);
+    _mm_storel_epi64((__m128i *)sum, s);
 }
 
 INLINE void round_unit(one_unit *x, int per) {
@@ -94,9 +94,9 @@ INLINE void round_unit(one_unit *x, int per) {
     if (per == UNIT) top[0] = top[1] = top[0] > top[1] ? top[0] : top[1];
     for (int h = 0; h < 2; h++) {
         const float amax = half_bits_to_f32(top[h]);
-        x->sum[h] = 0;
+        x->sum[2 * h] = x->sum[2 * h + 1] = 0;
         if (top[h] < 0x7f800000u && amax >= 0x1p-100f) {
-            x->sum[h] = round_half(x->v + UV / 2 * h, v_set1(127.0f / amax), x->q + HALF * h);
+            round_half(x->v + UV / 2 * h, v_set1(127.0f / amax), x->q + HALF * h, x->sum + 2 * h);
             x->d[h] = amax / 127.0f;
         } else {
             memset(x->q + HALF * h, 0, HALF);
@@ -131,10 +131,12 @@ INLINE void store_quads(int8_t *to, int tokens, const one_unit *x, int k) {
 INLINE void store_unit(const tt_batch *b, int tokens, int64_t cell, const one_unit *x) {
     float *d = b->d + 2 * cell * tokens, *mass = b->mass + 3 * cell * tokens;
     int32_t *less = b->less + 3 * cell * tokens;
+    int16_t *quarters = b->quarters + 4 * cell * tokens;
     const bool whole = b->per == UNIT;
     for (int k = 0; k < UNIT / 4; k += 4) store_quads(b->q + (16 * cell + k) * 4 * tokens, tokens, x, k);
     for (int t = 0; t < tokens; t++) {
-        const int32_t first = x[t].sum[0], second = x[t].sum[1], all = first + second;
+        const int32_t *sum = x[t].sum, first = sum[0] + sum[1], second = sum[2] + sum[3], all = first + second;
+        for (int i = 0; i < 4; i++) quarters[(i / 2 * tokens + t) * 2 + i % 2] = (int16_t)-sum[i];
         d[t] = x[t].d[0], d[tokens + t] = x[t].d[1];
         less[t] = -first, less[tokens + t] = -second, less[2 * tokens + t] = -all;
         mass[t] = x[t].d[0] * (float)first, mass[tokens + t] = x[t].d[1] * (float)second, mass[2 * tokens + t] = whole ? x[t].d[0] * (float)all : 0.0f;
@@ -188,19 +190,19 @@ INLINE vi quad_codes(int bits, tt_panel_grid grid, int plane, const uint8_t *uni
 
 INLINE int32_t load_quad(const int8_t *q) { int32_t four; memcpy(&four, q, 4); return four; }
 
-/* A tile of activations and where it goes; a panel and its place. */
-typedef struct tile { const int8_t *q; const float *d, *mass; const int32_t *less; float *y; int64_t ldy; int tokens; } tile;
-typedef struct strip { const uint8_t *codes; const uint16_t *scales, *mins; int64_t units; int group_log2, rows; } strip;
+/* A tile of activations and where it goes (quarters: pairs of 16 bits as words); a panel and its place. */
+typedef struct tile { const int8_t *q; const float *d, *mass; const int32_t *less, *quarters; float *y; int64_t ldy; int tokens; } tile;
+typedef struct strip { const uint8_t *codes, *subs; const uint16_t *scales, *mins; int64_t units; int group_log2, rows; } strip;
 
 INLINE tile tile_of(const tt_batch *b, int64_t i, float *y, int64_t ldy) {
     const int64_t cells = i * b->units * b->tokens, left = b->T - i * b->tokens;
-    return (tile){b->q + UNIT * cells, b->d + 2 * cells, b->mass + 3 * cells, b->less + 3 * cells, y + i * b->tokens * ldy, ldy,
+    return (tile){b->q + UNIT * cells, b->d + 2 * cells, b->mass + 3 * cells, b->less + 3 * cells, (const int32_t *)(const void *)(b->quarters + 4 * cells), y + i * b->tokens * ldy, ldy,
                   (int)(left < b->tokens ? left : b->tokens)};
 }
 
 INLINE strip strip_of(const tt_panel *w, int64_t p) {
     const int64_t left = w->rows - p * ROWS, scales = p * w->groups * ROWS;
-    return (strip){w->codes + p * w->units * tt__panel_unit_bytes(w->bits), w->scales + scales, w->mins ? w->mins + scales : NULL, w->units,
+    return (strip){w->codes + p * w->units * tt__panel_unit_bytes(w->bits), w->subs ? w->subs + p * w->units * UNIT : NULL, w->scales + scales, w->mins ? w->mins + scales : NULL, w->units,
                    __builtin_ctz((unsigned)w->group), (int)(left < ROWS ? left : ROWS)};
 }
 

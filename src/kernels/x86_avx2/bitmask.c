@@ -1,6 +1,6 @@
-/* bitmask by pdep and vpmaddubsw: codes go to their bytes eight at a time, with a bit beside the code that says "kept"; a unit is put into
- * a buffer first, because a wide load that follows narrow stores at once would wait for them. pdep is one per cycle, so this is bound by
- * it (or slow altogether where pdep is microcoded): expanding such a model to dense panels is what runs fast here.
+/* bitmask by vpshufb and vpmaddubsw: eight bits of a mask choose a row of a table that says which of the next eight codes goes to each of its
+ * places, four such rows are a shuffle of 32 bytes; a bit beside the code says "kept". A unit is put into a buffer first. Bound by the
+ * instructions that gather codes and rows: expanding such a model to dense panels costs more memory and runs faster.
  *
  * Unsigned codes are 2 (c + 8) + h, pruned places 16, at most 31: four products of vpmaddubsw fit 16 bits.
  */
@@ -12,20 +12,36 @@ enum { MANY = 4 };                              /* activations at a time */
 
 typedef struct unit_bytes { _Alignas(64) uint8_t b[TT_BITMASK_BLOCKS][64]; } unit_bytes;
 
+static uint64_t places[256];                    /* byte i: how many bits are set before bit i, 0x80 where that is not */
+
+static void fill_places(void) {
+    for (int m = 0; m < 256; m++) {
+        places[m] = 0;
+        for (int i = 0, n = 0; i < 8; i++) places[m] |= (uint64_t)(m >> i & 1 ? n++ : 0x80) << 8 * i;
+    }
+}
+
+/* Two groups of eight: codes that may go there, and where they go. */
+INLINE __m128i eight_and_eight(const uint8_t *mask, const uint8_t **p, __m128i *to) {
+    const uint8_t *const second = *p + _mm_popcnt_u32(mask[0]);
+    const __m128i codes = _mm_castpd_si128(_mm_loadh_pd(_mm_castsi128_pd(_mm_loadl_epi64((const __m128i *)*p)), (const double *)(const void *)second));
+    *to = _mm_castpd_si128(_mm_loadh_pd(_mm_castsi128_pd(_mm_loadl_epi64((const __m128i *)&places[mask[0]])), (const double *)(const void *)&places[mask[1]]));
+    *p = second + _mm_popcnt_u32(mask[1]);
+    return codes;
+}
+
 /* Codes (two's complement nibbles) of a unit at their places, with 0x10 where kept. */
 INLINE void expand(const uint64_t *mask, tt_cursors *at, unit_bytes *out) {
-    for (int j = 0; j < TT_BITMASK_BLOCKS; j++) {
-        const uint8_t *p = at->at[j % 2];
-        for (int i = 0; i < 8; i++) {
-            const uint64_t m = mask[j] >> 8 * i & 255, places = _pdep_u64(m, 0x0101010101010101ull) * 255;
-            uint64_t v;
-            memcpy(&v, p, 8);
-            p += __builtin_popcountll(m);
-            v = _pdep_u64((v >> j % 2 * 4 & 0x0f0f0f0f0f0f0f0full) | 0x1010101010101010ull, places);
-            memcpy(out->b[j] + 8 * i, &v, 8);
+    const __m256i second = _mm256_set_epi64x(0x0808080808080808ll, 0, 0x0808080808080808ll, 0);
+    for (int j = 0; j < TT_BITMASK_BLOCKS; j++)
+        for (int i = 0; i < 2; i++) {
+            const uint8_t *m = (const uint8_t *)(mask + j) + 4 * i;
+            __m128i to[2];
+            const __m128i low = eight_and_eight(m, &at->at[j % 2], &to[0]), high = eight_and_eight(m + 2, &at->at[j % 2], &to[1]);
+            const __m256i v = _mm256_set_m128i(high, low), code = _mm256_and_si256(j % 2 ? _mm256_srli_epi16(v, 4) : v, _mm256_set1_epi8(15));
+            const __m256i index = _mm256_add_epi8(_mm256_set_m128i(to[1], to[0]), second);
+            _mm256_store_si256((__m256i *)(out->b[j] + 32 * i), _mm256_shuffle_epi8(_mm256_or_si256(code, _mm256_set1_epi8(16)), index));
         }
-        at->at[j % 2] = p;
-    }
 }
 
 typedef struct half_scales { vf d; __m256i half; } half_scales;       /* of eight rows; half: 1 in each byte of a row without a zero level */
@@ -150,6 +166,7 @@ static void bitmask_expand(const tt_bitmask *w, int64_t p, uint8_t *codes) {
 }
 
 void tt__kernels_avx2_bitmask(tt_kernels *k) {
+    fill_places();
     k->bitmask_rowdot = bitmask_rowdot;
     k->bitmask_decode = bitmask_decode;
     k->bitmask_expand = bitmask_expand;

@@ -1,7 +1,7 @@
 /* Batches of rounded activations against panels: packing bit-equal to its definition on every level; products equal to the sum of the
  * same integers within float rounding, exactly equal where every scale is 1; neither depends on what else is asked for. Buffers end at an
  * unmapped page (codes and scales from a 64-byte boundary, as panels are); nothing beyond the rows and tokens of the call is written. */
-#include "unit/kernels/guard.h"
+#include "unit/kernels/super.h"
 
 enum { KINDS = 6, TABLE = 5 };
 static const int all_bits[KINDS] = {2, 3, 4, 5, 8, 4}, all_groups[] = {32, 64, 128};       /* TABLE: a table, whatever the grid */
@@ -65,7 +65,7 @@ static tt_batch packed(const tt_kernels *k, const float *x, int per, int64_t T, 
     tt_batch b;
     memset(ws, 0xa5, bytes);
     tt__batch_init(&b, k->batch_tokens, per, T, n, ws);
-    TT_CHECK((uint8_t *)(b.mass + 3 * b.tiles * b.units * b.tokens) <= (uint8_t *)ws + bytes);
+    TT_CHECK((uint8_t *)(b.quarters + 4 * b.tiles * b.units * b.tokens) <= (uint8_t *)ws + bytes);
     for (int64_t i = 0; i < b.tiles; i++) k->batch_pack(x, n, &b, i);
     return b;
 }
@@ -78,6 +78,8 @@ static int64_t part_of(const tt_batch *b, int64_t t, int64_t u, int parts, int i
     return (parts * (t / b->tokens * b->units + u) + i) * b->tokens + t % b->tokens;
 }
 static float d_of(const tt_batch *b, int64_t t, int64_t c) { return b->d[part_of(b, t, c / 64, 2, c % 64 / 32)]; }
+
+static int quarter_of(const tt_batch *b, int64_t t, int64_t u, int i) { return b->quarters[((2 * (t / b->tokens * b->units + u) + i / 2) * b->tokens + t % b->tokens) * 2 + i % 2]; }
 
 /* `per` columns of a token from c on share a scale. Adds up Σ q of the halves they lie in. */
 static float check_columns(const tt_batch *b, const float *x, int64_t t, int64_t c0, int sum[2]) {
@@ -103,6 +105,11 @@ static void check_unit(const tt_batch *b, const float *x, int64_t t, int64_t u) 
     int sum[3] = {0};
     float d[3] = {0};
     for (int64_t c = 0; c < 64; c += b->per) d[c / 32] = check_columns(b, x, t, 64 * u + c, sum);
+    for (int i = 0; i < 4; i++) {
+        int quarter = 0;
+        for (int c = 16 * i; c < 16 * i + 16; c++) quarter -= q_of(b, t, 64 * u + c);
+        TT_CHECK_EQ(quarter_of(b, t, u, i), quarter);
+    }
     if (b->per == 64) d[1] = d[2] = d[0];
     sum[2] = sum[0] + sum[1];
     for (int i = 0; i < 3; i++) {
@@ -128,40 +135,43 @@ TT_CASE(packing_is_the_same_everywhere) {
             }
 }
 
-/* Σ w x and Σ |w x| over the rounded activations. */
-static double expected(const sample *s, const tt_batch *b, int64_t t, int64_t r, double *size) {
+/* Σ w x and Σ |w x| over the rounded activations. sizes: of the terms that cancel in a weight; NULL: none do. */
+static double expected(const sample *s, const double *sizes, const tt_batch *b, int64_t t, int64_t r, double *size) {
     double sum = 0;
     *size = 0;
     for (int64_t c = 0; c < b->n; c++) {
-        const double v = s->value[r * b->n + c] * q_of(b, t, c) * (double)d_of(b, t, c);
+        const double x = q_of(b, t, c) * (double)d_of(b, t, c), v = s->value[r * b->n + c] * x;
         sum += v;
-        *size += fabs(v);
+        *size += sizes ? fabs(sizes[r * b->n + c] * x) : fabs(v);
     }
     return sum;
 }
 
 /* The middle of the matrix and its rest are computed by separate calls into y [T, rows + 3]. */
-static void check_product(const tt_kernels *k, const sample *s, const float *x, int per, int64_t T, bool exact) {
+static void check_product_of(const tt_kernels *k, const sample *s, const double *sizes, const float *x, int per, int64_t T, bool exact) {
     const tt_batch b = packed(k, x, per, T, s->w.cols);
     const int64_t rows = s->w.rows, ld = rows + 3, panels = tt__panels(rows), p = panels / 2, i = b.tiles / 2;
     float *y = guard((size_t)(T * ld - 3) * sizeof *y);
+    void (*const gemm)(const tt_panel *, int64_t, int64_t, const tt_batch *, int64_t, int64_t, float *, int64_t) = tt__panel_is_super(&s->w) ? k->super_gemm : k->panel_gemm;
     fill_nan(y, (size_t)(T * ld - 3));
-    k->panel_gemm(&s->w, p, panels, &b, i, b.tiles, y, ld);
+    gemm(&s->w, p, panels, &b, i, b.tiles, y, ld);
     for (int64_t t = 0; t < T; t++)
         for (int64_t r = 0; r < ld && t * ld + r < T * ld - 3; r++)
             TT_CHECK_EQ(isnan(y[t * ld + r]), t < i * b.tokens || r < 16 * p || r >= rows);
-    k->panel_gemm(&s->w, 0, p, &b, i, b.tiles, y, ld);
-    k->panel_gemm(&s->w, 0, panels, &b, 0, i, y, ld);
+    gemm(&s->w, 0, p, &b, i, b.tiles, y, ld);
+    gemm(&s->w, 0, panels, &b, 0, i, y, ld);
     float *again = guard((size_t)(T * ld) * sizeof *again);
-    k->panel_gemm(&s->w, 0, panels, &b, 0, b.tiles, again, ld);
+    gemm(&s->w, 0, panels, &b, 0, b.tiles, again, ld);
     for (int64_t t = 0; t < T; t++)
         for (int64_t r = 0; r < rows; r++) {
             double size;
-            const double want = expected(s, &b, t, r, &size);
+            const double want = expected(s, sizes, &b, t, r, &size);
             TT_CHECK_NEAR(y[t * ld + r], want, exact ? 0 : 2e-6 * (size + 1e-9));       /* some tens of roundings of 2^-24 */
             TT_CHECK(y[t * ld + r] == again[t * ld + r]);
         }
 }
+
+static void check_product(const tt_kernels *k, const sample *s, const float *x, int per, int64_t T, bool exact) { check_product_of(k, s, NULL, x, per, T, exact); }
 
 static void check_shape(int64_t T, int64_t rows, int64_t cols, int bits, int group, tt_panel_grid grid, bool exact) {
     const sample s = a_panel(bits, group, grid, rows, cols, exact);
@@ -209,4 +219,27 @@ TT_CASE(nothing_saturates) {
             FOR_EACH_LEVEL(k) check_product(k, &s, x, 64, 13, true);
             release_all();
         }
+}
+
+static void check_super(int kind, int64_t T, int64_t rows, int64_t cols, bool exact, bool largest) {
+    const super_sample from = random_super(kind, rows, cols, exact, largest);
+    const sample s = {from.w, from.value};
+    float *x = exact ? whole_floats(T, cols) : random_floats((size_t)(T * cols), 2);
+    for (int64_t i = 0; largest && i < T * cols; i++) x[i] = kind % 2 ? 127.0f : -127.0f;
+    FOR_EACH_LEVEL(k)
+        for (int per = 32; per <= 64; per += 32) {
+            tt_test_note("%s, %lld tokens, %lld x %lld, %d bits with small scales, per %d", k->isa, (long long)T, (long long)rows, (long long)cols, s.w.bits, per);
+            check_product_of(k, &s, from.size, x, per, T, false);       /* sums beyond 24 bits are rounded, even of integers */
+        }
+    release_all();
+}
+
+TT_CASE(products_of_small_scales) {
+    tt__rng_seed(&rng, 5);
+    for (int64_t i = 1; i <= 130; i++) {
+        check_super((int)(i % SUPER_KINDS), i % 3 ? 1 + i % 15 : i, 1 + i * 7 % 50, 256 * (1 + i % 3), false, false);
+        check_super((int)(i % SUPER_KINDS), 1 + i % 13, i, 256, false, false);
+    }
+    for (int kind = 0; kind < SUPER_KINDS; kind++)
+        for (int largest = 0; largest < 2; largest++) check_super(kind, 13, 33, 512, true, largest);
 }

@@ -1,6 +1,6 @@
 /* Panels: packing as panel.h draws it, decoders bit-equal on every level, products equal to the exact sum of the same integers within
  * float rounding. Buffers end at an unmapped page; nothing beyond the rows of the matrix is written. */
-#include "unit/kernels/guard.h"
+#include "unit/kernels/super.h"
 
 static const int all_bits[] = {2, 3, 4, 5, 8, 4}, all_groups[] = {32, 64, 128};          /* the last ones with a table, whatever the grid */
 static const char *const grid_names[] = {"offset", "half", "min", "table"};
@@ -299,4 +299,67 @@ TT_CASE(panels_of_floats) {
             }
             release_all();
         }
+}
+
+/* ---- small scales ---- */
+
+static void check_super_products(const tt_kernels *k, const super_sample *s, const tt_q8 *x, int64_t p0, int64_t p1) {
+    const tt_panel *w = &s->w;
+    const int64_t T = x->T, r0 = 16 * p0, r1 = 16 * p1 < w->rows ? 16 * p1 : w->rows, ldy = w->rows + 3;
+    float *y = guard((size_t)((T - 1) * ldy + r1) * 4), *alone = guard((size_t)r1 * 4);
+    fill_nan(y, (size_t)((T - 1) * ldy + r1));
+    k->super_rowdot(w, p0, p1, x, y, ldy);
+    for (int64_t t = 0; t < T; t++) {
+        const tt_q8 one = {1, x->n, x->n_pad, x->blocks, x->q + t * x->n_pad, x->d + t * x->blocks, x->sum + t * x->blocks};
+        for (int64_t p = p0; p < p1; p++) k->super_rowdot(w, p, p + 1, &one, alone, ldy);
+        for (int64_t r = 0; r < ldy && t * ldy + r < (T - 1) * ldy + r1; r++) {
+            double sum = 0, size = 0;
+            for (int64_t c = 0; c < w->cols && r < w->rows; c++) {
+                const double v = (double)x->d[t * x->blocks + c / 32] * x->q[t * x->n_pad + c];
+                sum += s->value[r * w->cols + c] * v;
+                size += s->size[r * w->cols + c] * fabs(v);
+            }
+            if (r < r0 || r >= r1) TT_CHECK(isnan(y[t * ldy + r]));
+            else {
+                TT_CHECK_NEAR(y[t * ldy + r], sum, 4e-6 * size + 1e-30);
+                TT_CHECK(y[t * ldy + r] == alone[r]);
+            }
+        }
+    }
+}
+
+static void check_super_decoder(const tt_kernels *k, const super_sample *s, int64_t p, int64_t c0, int64_t c1) {
+    const int64_t rows = s->w.rows - 16 * p < 16 ? s->w.rows - 16 * p : 16, n = c1 - c0, ld = n + 3, all = (rows - 1) * ld + n;
+    float *got = guard((size_t)all * 4);
+    fill_nan(got, (size_t)all);
+    k->super_decode(&s->w, p, c0, c1, got, ld);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < ld && r * ld + c < all; c++) {
+            if (c < n) TT_CHECK(got[r * ld + c] == (float)s->value[(16 * p + r) * s->w.cols + c0 + c]);
+            else TT_CHECK(isnan(got[r * ld + c]));
+        }
+}
+
+TT_CASE(panels_of_small_scales) {
+    tt__rng_seed(&rng, 7);
+    for (int64_t n = 1; n <= 130; n++) {
+        const int kind = (int)(n % SUPER_KINDS);
+        const int64_t rows = n % 3 ? 1 + n % 40 : n, cols = 256 * (1 + n % 4), panels = tt__panels(rows), T = 1 + n % 8;
+        const super_sample s = random_super(kind, rows, cols, false, n > 120);
+        const tt_q8 x = random_q8(T, cols);
+        if (n > 120) {                              /* the largest of all products */
+            memset(x.q, n % 2 ? 127 : -127, (size_t)(T * x.n_pad));
+            for (int64_t b = 0; b < T * x.blocks; b++) x.sum[b] = n % 2 ? 127 * 32 : -127 * 32;
+        }
+        FOR_EACH_LEVEL(k) {
+            tt_test_note("%s, %d bits, %lldx%lld, T %lld", k->isa, s.w.bits, (long long)rows, (long long)cols, (long long)T);
+            check_super_products(k, &s, &x, 0, panels);
+            if (panels > 1) check_super_products(k, &s, &x, 1, panels - (panels > 2));
+            for (int64_t p = 0; p < panels; p++) {
+                check_super_decoder(k, &s, p, 0, cols);
+                if (cols > 256) check_super_decoder(k, &s, p, 256, cols - 192);
+            }
+        }
+        release_all();
+    }
 }

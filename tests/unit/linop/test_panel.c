@@ -223,6 +223,74 @@ static void own_groups(tt_ctx *ctx) {
 }
 TT_CASE(panels_of_groups) { on_levels(own_groups); }
 
+/* Y of T rows, by the run format where there is one; the caller frees. */
+static float *products(tt_ctx *ctx, const tt_linop *op, const float *X, int64_t T) {
+    tt_err err = {0};
+    tt_linop *panel;
+    tt_act act;
+    float *y = tt__alloc((size_t)(T * op->rows) * sizeof *y);
+    void *ws = tt__alloc(tt__act_bytes(T, op->cols));
+    TT_CHECK_OK(tt__linop_panel_from(ctx, op, NULL, &panel, &err));
+    TT_CHECK_OK(tt__scratch_reserve(ctx, tt__linop_scratch(ctx, op), &err));
+    tt__act_prepare(ctx, &act, X, op->cols, T, op->cols, true, ws);
+    tt__linop_apply(ctx, panel ? panel : op, &act, y, op->rows);
+    tt__linop_free(panel);
+    tt__free(ws);
+    return y;
+}
+
+/* Against the product of the decoded weights with the activations, whose rounding to 8 bits (or to bf16) is the largest error. */
+static void check_on_threads(tt_ctx *alone, tt_ctx *crowd, const tt_linop *op) {
+    float *w = tt__alloc((size_t)(op->rows * op->cols) * sizeof *w);
+    tt__linop_rows(op, 0, op->rows, w);
+    for (int64_t T = 1; T <= 21; T += T < 8 ? 7 : 13) {
+        float *X = tt__alloc((size_t)(T * op->cols) * sizeof *X);
+        double top = 0;
+        for (int64_t i = 0; i < T * op->cols; i++) X[i] = (float)tt__rng_normal(&rng), top = fabs((double)X[i]) > top ? fabs((double)X[i]) : top;
+        float *one = products(alone, op, X, T), *many = products(crowd, op, X, T);
+        TT_CHECK(!memcmp(one, many, (size_t)(T * op->rows) * sizeof *one));
+        for (int64_t t = 0; t < T; t++)
+            for (int64_t r = 0; r < op->rows; r++) {
+                double sum = 0, size = 0;
+                for (int64_t c = 0; c < op->cols; c++) sum += (double)w[r * op->cols + c] * (double)X[t * op->cols + c], size += fabs((double)w[r * op->cols + c]);
+                TT_CHECK_NEAR(one[t * op->rows + r], sum, top / 250 * size + 1e-6);
+            }
+        tt__free(X);
+        tt__free(one);
+        tt__free(many);
+    }
+    tt__free(w);
+}
+
+/* One row, one column, and widths that fit no unit or group, on more threads than there are cores or rows. */
+TT_CASE(odd_shapes_on_many_threads) {
+    static const int64_t rows[] = {1, 3, 17, 130}, cols[] = {1, 3, 65, 130};
+    static const tt_dtype types[] = {TT_Q4_0, TT_Q4_1, TT_Q5_0, TT_Q5_1, TT_Q8_0, TT_IQ4_NL, TT_Q2_K, TT_Q3_K, TT_Q4_K, TT_Q5_K, TT_Q6_K, TT_F16, TT_BF16, TT_F32};
+    tt_err err = {0};
+    for (const char *const *isa = tt__kernels_levels(); *isa; isa++) {
+        tt_ctx *ctx = tt_test_ctx(1, *isa), *crowd = tt_test_ctx(19, *isa);
+        for (int i = 0; i < 4; i++) {
+            for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+                const int64_t block = tt__dtype(types[t])->block, n = block == 1 ? cols[i] : block * (1 + i % 3);
+                float *w = tt__alloc((size_t)(rows[i] * n) * sizeof *w);
+                tt_linop *op;
+                for (int64_t k = 0; k < rows[i] * n; k++) w[k] = (float)tt__rng_normal(&rng);
+                tt_test_note("%s, %s, %lldx%lld", *isa, tt__dtype(types[t])->label, (long long)rows[i], (long long)n);
+                TT_CHECK_OK(tt__linop_encode(ctx, types[t], w, rows[i], n, &op, &err));
+                check_on_threads(ctx, crowd, op);
+                tt__linop_free(op);
+                tt__free(w);
+            }
+            for (int bits = 2; bits <= 4; bits++) {
+                tt_linop *op = random_group(ctx, bits, 32 << i % 3, i % 3, rows[i], cols[i]);
+                tt_test_note("%s, %d bits, %lldx%lld", *isa, bits, (long long)rows[i], (long long)cols[i]);
+                check_on_threads(ctx, crowd, op);
+                tt__linop_free(op);
+            }
+        }
+    }
+}
+
 TT_CASE(what_has_no_panel_stays) {
     tt_ctx *ctx = tt_test_ctx(1, NULL);
     tt_err err = {0};
