@@ -24,6 +24,8 @@ static void fill_ref(tt_kernels *k) {
     tt__kernels_ref_super(k);
     tt__kernels_ref_float_panel(k);
     tt__kernels_ref_batch(k);
+    tt__kernels_ref_trellis(k);
+    tt__kernels_ref_hadamard(k);
 }
 
 static void add_level(const char *name, const tt_kernels *table) {
@@ -67,6 +69,8 @@ static void add_machine_levels(tt_kernels *k) {
     tt__kernels_avx2_super(k);
     tt__kernels_avx2_super_batch(k);
     tt__kernels_avx2_float_panel(k);
+    tt__kernels_avx2_trellis(k);
+    tt__kernels_avx2_hadamard(k);
     add_level("avx2", k);
     if (!has_avx512()) return;
     k->isa = "avx512";
@@ -76,6 +80,8 @@ static void add_machine_levels(tt_kernels *k) {
     tt__kernels_avx512_decode(k);
     tt__kernels_avx512_panel(k);
     tt__kernels_avx512_float_panel(k);
+    tt__kernels_avx512_trellis(k);
+    tt__kernels_avx512_hadamard(k);
     if (has_vnni()) {
         k->isa = "avx512-vnni";
         tt__kernels_avx512_rowdot_vnni(k);

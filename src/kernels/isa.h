@@ -15,6 +15,8 @@ void tt__kernels_ref_panel(tt_kernels *k);
 void tt__kernels_ref_super(tt_kernels *k);
 void tt__kernels_ref_float_panel(tt_kernels *k);
 void tt__kernels_ref_batch(tt_kernels *k);
+void tt__kernels_ref_trellis(tt_kernels *k);
+void tt__kernels_ref_hadamard(tt_kernels *k);
 
 /* AVX2, FMA, F16C, BMI2, POPCNT */
 void tt__kernels_avx2_elementwise(tt_kernels *k);
@@ -29,6 +31,8 @@ void tt__kernels_avx2_panel(tt_kernels *k);
 void tt__kernels_avx2_super(tt_kernels *k);
 void tt__kernels_avx2_super_batch(tt_kernels *k);
 void tt__kernels_avx2_float_panel(tt_kernels *k);
+void tt__kernels_avx2_trellis(tt_kernels *k);
+void tt__kernels_avx2_hadamard(tt_kernels *k);
 
 /* AVX-512 F, BW, DQ, VL */
 void tt__kernels_avx512_elementwise(tt_kernels *k);
@@ -37,6 +41,8 @@ void tt__kernels_avx512_attention(tt_kernels *k);
 void tt__kernels_avx512_decode(tt_kernels *k);
 void tt__kernels_avx512_panel(tt_kernels *k);
 void tt__kernels_avx512_float_panel(tt_kernels *k);
+void tt__kernels_avx512_trellis(tt_kernels *k);
+void tt__kernels_avx512_hadamard(tt_kernels *k);
 
 /* and VNNI, VBMI, VBMI2 */
 void tt__kernels_avx512_rowdot_vnni(tt_kernels *k);

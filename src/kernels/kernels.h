@@ -10,6 +10,7 @@
 #include "kernels/bitmask.h"
 #include "kernels/panel.h"
 #include "kernels/slide2.h"
+#include "kernels/trellis.h"
 #include "trimtab/status.h"
 #include <stdint.h>
 

@@ -1,0 +1,154 @@
+/* Trellis codes: each level against the reference, bit by bit; the search against trying all codes; the distortion of normal data. Hadamard matrices. */
+#include "unit/kernels/guard.h"
+
+#include "kernels/hadamard.h"
+
+static void fill_random(uint8_t *p, size_t n) {
+    for (size_t i = 0; i < n; i++) p[i] = (uint8_t)tt__rng_below(&rng, 256);
+}
+
+static tt_trellis make(int64_t rows, int64_t cols, int tile, int64_t group, int states) {
+    const int64_t padded = (rows + 15) / 16 * 16, groups = (cols + group - 1) / group;
+    uint8_t *rates = guard((size_t)cols);
+    int64_t *start = guard((size_t)(cols + 1) * sizeof *start);
+    uint16_t *scales = guard((size_t)(groups * padded) * sizeof *scales), *gains = guard((size_t)cols * sizeof *gains);
+    start[0] = 0;
+    for (int64_t c = 0; c < cols; c++) {
+        rates[c] = (uint8_t)tt__rng_below(&rng, 7);
+        start[c + 1] = start[c] + padded / 8 * rates[c];
+        gains[c] = (uint16_t)(0x2000 + tt__rng_below(&rng, 0x1000));
+    }
+    for (int64_t i = 0; i < groups * padded; i++) scales[i] = (uint16_t)(0x1800 + tt__rng_below(&rng, 0x2000));
+    uint8_t *codes = guard((size_t)start[cols] + !start[cols]);
+    fill_random(codes, (size_t)start[cols]);
+    return (tt_trellis){states, tile, group, rows, padded, cols, rates, start, codes, scales, gains};
+}
+
+TT_CASE(decoders_are_equal_bit_by_bit) {
+    tt__rng_seed(&rng, 7);
+    const tt_kernels *ref = level("scalar");
+    static const int shapes[][5] = {{16, 7, 16, 7, 10}, {5, 3, 192, 3, 12}, {192, 9, 192, 32, 12}, {200, 5, 64, 5, 16}, {300, 66, 256, 32, 14}, {48, 1, 32, 64, 11}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const tt_trellis w = make(shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3], shapes[i][4]);
+        float *a = guard((size_t)w.cols * 64), *b = guard((size_t)w.cols * 64);
+        tt_test_note("shape %zu", i);
+        for (int64_t r = 0; r < w.padded; r += 16) {
+            ref->trellis_decode(&w, r, 0, w.cols, a);
+            FOR_EACH_LEVEL(k) {
+                k->trellis_decode(&w, r, 0, w.cols, b);
+                TT_CHECK(!memcmp(a, b, (size_t)w.cols * 64));
+                if (w.cols < 3) continue;
+                k->trellis_decode(&w, r, 2, w.cols, b);
+                TT_CHECK(!memcmp(a + 32, b, (size_t)(w.cols - 2) * 64));
+            }
+        }
+    }
+    release_all();
+}
+
+TT_CASE(searches_are_equal_bit_by_bit) {
+    tt__rng_seed(&rng, 9);
+    const tt_kernels *ref = level("scalar");
+    enum { N = 64, L = 10 };
+    float value[1 << L], x[N], weight[N], y[N], z[N];
+    tt__trellis_values(L, value);
+    for (int bits = 1; bits <= 6; bits++) {
+        void *room = guard(tt__trellis_room(L, bits));
+        uint8_t a[N], b[N];
+        for (int i = 0; i < N; i++) x[i] = (float)tt__rng_normal(&rng), weight[i] = i % 5 ? 0.5f + (float)tt__rng_unit(&rng) : 0;
+        for (int n = 16; n <= N; n += 16) {
+            const double sum = tt__trellis_encode(ref, L, bits, value, x, weight, n, room, a, y);
+            for (int i = 0; i < n; i++) TT_CHECK_EQ((float)tt__trellis_value(tt__trellis_window(a, n, bits, L, i)) / TT_TRELLIS_SPREAD == y[i], 1);
+            FOR_EACH_LEVEL(k) {
+                TT_CHECK(tt__trellis_encode(k, L, bits, value, x, weight, n, room, b, z) == sum);
+                TT_CHECK(!memcmp(a, b, (size_t)(n * bits / 8)) && !memcmp(y, z, (size_t)n * sizeof *y));
+            }
+        }
+    }
+    release_all();
+}
+
+/* All 2^16 code words of 16 weights at one bit: the search knows only the seam's neighbourhood when it fixes the seam, so it may be a little worse. */
+TT_CASE(search_finds_nearly_the_best_code_word) {
+    tt__rng_seed(&rng, 11);
+    const tt_kernels *k = level(NULL);
+    enum { N = 16, L = 10 };
+    float value[1 << L], x[N], weight[N], y[N];
+    void *room = guard(tt__trellis_room(L, 1));
+    tt__trellis_values(L, value);
+    double found = 0, best_of_all = 0;
+    for (int trial = 0; trial < 8; trial++) {
+        uint8_t codes[N / 8];
+        double best = 1e30;
+        for (int i = 0; i < N; i++) x[i] = (float)tt__rng_normal(&rng), weight[i] = 1;
+        const double sum = tt__trellis_encode(k, L, 1, value, x, weight, N, room, codes, y);
+        for (uint32_t word = 0; word < 1u << N; word++) {
+            double cost = 0;
+            for (int i = 0; i < N; i++) {
+                const uint32_t s = ((word >> i) | (i ? word << (N - i) : 0)) & ((1u << L) - 1);
+                cost += ((double)x[i] - (double)value[s]) * ((double)x[i] - (double)value[s]);
+            }
+            if (cost < best) best = cost;
+        }
+        TT_CHECK(sum >= best - 1e-4);
+        found += sum, best_of_all += best;
+    }
+    TT_CHECK(found < 1.25 * best_of_all);
+    release_all();
+}
+
+/* Mean squared error of unit normal data, 4096 states, tiles of 192: 0.0751, 0.0200, 0.0053 at 2, 3, 4 bits; the best scalar codes have 0.1175, 0.0345, 0.0095. */
+TT_CASE(distortion_of_normal_data) {
+    tt__rng_seed(&rng, 13);
+    static const struct { int bits; float spread; double most, least; } want[] = {{2, 1.02f, 0.0785, 0.072}, {3, 1.06f, 0.0209, 0.0186}, {4, 1.10f, 0.0054, 0.0045}};
+    const tt_kernels *k = level(NULL);
+    enum { L = 12, N = 192, TILES = 24 };
+    float *value = guard(sizeof(float) << L), x[N], weight[N], y[N];
+    uint8_t codes[N];
+    if (!strcmp(k->isa, "scalar")) TT_SKIP("minutes without vectors");
+    tt__trellis_values(L, value);
+    for (size_t w = 0; w < 3; w++) {
+        void *room = guard(tt__trellis_room(L, want[w].bits));
+        double error = 0, squares = 0;
+        for (int t = 0; t < TILES; t++) {
+            for (int i = 0; i < N; i++) {
+                const double g = tt__rng_normal(&rng);
+                squares += g * g;
+                x[i] = (float)g / want[w].spread, weight[i] = want[w].spread * want[w].spread;
+            }
+            error += tt__trellis_encode(k, L, want[w].bits, value, x, weight, N, room, codes, y);
+        }
+        tt_test_note("%d bits: %.5f", want[w].bits, error / squares);
+        TT_CHECK(error / squares < want[w].most && error / squares > want[w].least);
+    }
+    release_all();
+}
+
+TT_CASE(hadamard_matrices_are_orthogonal) {
+    tt__rng_seed(&rng, 15);
+    static const int orders[] = {1, 2, 4, 8, 12, 20, 24, 28, 48, 64, 144, 192, 240, 336, 576, 1536};
+    const tt_kernels *ref = level("scalar");
+    for (size_t o = 0; o < sizeof orders / sizeof *orders; o++) {
+        const int n = orders[o];
+        float *x = guard((size_t)n * 64), *y = guard((size_t)n * 64), *z = guard((size_t)n * 64);
+        tt_test_note("order %d", n);
+        TT_CHECK(tt__hadamard_exists(n));
+        for (int i = 0; i < n * 16; i++) x[i] = (float)((int)tt__rng_below(&rng, 201) - 100);        /* whole numbers: sums are exact */
+        memcpy(y, x, (size_t)n * 64);
+        ref->hadamard_lanes(y, n, 0);
+        FOR_EACH_LEVEL(k) {
+            memcpy(z, x, (size_t)n * 64);
+            k->hadamard_lanes(z, n, 0);
+            TT_CHECK(!memcmp(y, z, (size_t)n * 64));
+            k->hadamard_lanes(z, n, 1);
+            for (int i = 0; i < n * 16; i++) TT_CHECK_EQ(z[i], n * x[i]);
+        }
+        memset(x, 0, (size_t)n * 64);                                                                /* entries are ±1 */
+        x[(n - 1) * 16] = 1;
+        ref->hadamard_lanes(x, n, 0);
+        for (int i = 0; i < n; i++) TT_CHECK_EQ(fabsf(x[i * 16]), 1);
+    }
+    static const int none[] = {0, -4, 3, 6, 9, 36, 44, 100, 4096};
+    for (size_t o = 0; o < sizeof none / sizeof *none; o++) TT_CHECK(!tt__hadamard_exists(none[o]));
+    release_all();
+}
