@@ -11,7 +11,7 @@ static void trellis_decode(const tt_trellis *w, int64_t r0, int64_t c0, int64_t 
         const uint16_t *scales = w->scales + c / w->group * w->padded + r0;
         const float gain = half_to_f32(w->gains[c]);
         for (int l = 0; l < TT_TRELLIS_LANES; l++)
-            out[l] = bits ? half_to_f32(scales[l]) * gain * (float)tt__trellis_value(tt__trellis_window(codes, n, bits, w->states, r0 - first + l)) : 0.0f;
+            out[l] = bits ? half_to_f32(scales[l]) * gain * (float)tt__trellis_value(tt__trellis_window(codes, n, bits, w->states, r0 - first + l)) + 0.0f : 0.0f;      /* no -0 */
     }
 }
 

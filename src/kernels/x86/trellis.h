@@ -56,7 +56,7 @@ static void trellis_decode(const tt_trellis *w, int64_t r0, int64_t c0, int64_t 
             continue;
         }
         const __m128i bytes = ring_bytes(w->codes + tile, at, n * bits / 8, end - tile - at, bits);
-        for (int i = 0; i < HALVES; i++) v_store(out + VN * i, v_mul(v_mul(scale[i], gain), window_values(bytes, bits, w->states, i)));
+        for (int i = 0; i < HALVES; i++) v_store(out + VN * i, v_fma(v_mul(scale[i], gain), window_values(bytes, bits, w->states, i), v_zero()));      /* no -0 */
     }
 }
 

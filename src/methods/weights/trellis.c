@@ -419,11 +419,11 @@ static const tt_knob knobs[] = {
     {"bits", TT_KNOB_REAL, 0.5, 6, TT_LINEAR, NULL, "2", NULL, "mean bits of a code; any number, reached by columns of different rates"},
     {"states", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "10|11|12|13|14|16", "12", NULL, "bits of a window; one more halves the speed of coding and lowers the error a little"},
     {"group", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "32|64|128|row", "row", NULL, "columns that share a scale"},
-    {"hadamard", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "off|64|128|256|row", "row", NULL, "turn the columns, at most so many together, so that weights become normal"},
+    {"hadamard", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "off|64|128|256|row", "64", NULL, "turn the columns, at most so many together, so that weights become normal"},
     {"allocate", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", NULL, "rates of columns by the cost of their errors; false: the same everywhere (whole bits)"},
     {"act_order", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", NULL, "code the columns with the largest inputs first"},
     {"refit", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", NULL, "fit the scales again to the codes that were found"},
-    {"sweeps", TT_KNOB_INT, 0, 8, TT_LINEAR, NULL, "1", NULL, "times that every column is coded again, all others given"},
+    {"sweeps", TT_KNOB_INT, 0, 8, TT_LINEAR, NULL, "0", NULL, "times that every column is coded again, all others given"},
     {"sequential", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", NULL, "within a block, collect inputs again after each coded stage (four passes instead of one)"},
     {"damp", TT_KNOB_REAL, 0, 1, TT_LOG, NULL, "0.01", NULL, "share of the mean diagonal added to the Hessian; raised tenfold where that fails"},
 };
