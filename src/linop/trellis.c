@@ -165,9 +165,18 @@ static tt_status check_positive(const uint16_t *h, uint64_t n, const char *what,
     return TT_OK;
 }
 
+/* What write_params writes, and nothing else. */
 static bool parse(const char *params, tt_trellis_form *f) {
+    static const char *const words[] = {"states=", ",tile=", ",group=", ",turn="};
+    int *const number[] = {&f->states, &f->tile, &f->group, &f->turn};
     char again[96];
-    if (sscanf(params, "states=%3d,tile=%4d,group=%4d,turn=%5d", &f->states, &f->tile, &f->group, &f->turn) != 4) return false;
+    const char *at = params;
+    for (int i = 0; i < 4; i++) {
+        const size_t n = strlen(words[i]);
+        if (strncmp(at, words[i], n) != 0) return false;
+        at += n;
+        if (!tt__scan_int(&at, TT_HADAMARD_MOST, number[i])) return false;
+    }
     write_params(f->states, f->tile, f->group, f->turn, again, sizeof again);
     return !strcmp(params, again);
 }
