@@ -62,6 +62,9 @@ static int report_json(const cli *c, const tt_compress_options *o, const tt_comp
     json_object_set_new(doc, "peak_bytes", json_integer((json_int_t)r->peak_bytes));
     json_object_set_new(doc, "threads", json_integer(tt_ctx_threads(c->ctx)));
     json_object_set_new(doc, "isa", j_text(tt_ctx_isa(c->ctx)));
+    const bool target = o->target_bytes || o->target_bpw;
+    json_object_set_new(doc, "target", !target ? json_null() : json_pack("{s:o, s:o, s:b, s:o, s:o}", "bytes", o->target_bytes ? json_integer((json_int_t)o->target_bytes) : json_null(),
+                        "bits_per_weight", o->target_bpw ? json_real(o->target_bpw) : json_null(), "mixed", r->mixed, "mix_loss", j_real(r->mix_loss), "uniform_loss", j_real(r->uniform_loss)));
     json_object_set_new(doc, "layers", layers);
     return print_json(c, doc);
 }
@@ -86,6 +89,7 @@ static int report_text(const tt_compress_options *o, const tt_compress_report *r
     printf("%s%s\n", o->dry_run ? "predicted: " : "", o->output);
     printf("weights %s -> %s, %.4f -> %.4f bits per weight; linear %.4f -> %.4f\n", text_bytes(r->bytes_before, a), text_bytes(r->bytes_after, b), r->bits_before,
            r->bits_after, r->linear_bits_before, r->linear_bits_after);
+    if (isfinite(r->mix_loss)) printf("types per matrix: %.5f nats from the model; one type for all: %.5f; %s\n", r->mix_loss, r->uniform_loss, r->mixed ? "the first is kept" : "the second is kept");
     if (!o->dry_run) printf("file %s, %s%s, peak %s beside the model\n", text_bytes(r->file_bytes, a), text_time(r->seconds, t), r->resumed ? " (resumed)" : "", text_bytes(r->peak_bytes, b));
     return 0;
 }
@@ -200,6 +204,10 @@ int cmd_compress(cli *c) {
     o.force = opt_b(c, O_force);
     o.dry_run = opt_b(c, O_dry_run);
     o.no_fallback = !opt_b(c, O_fallback);
+    o.token_embedding = opt_s(c, O_token_embedding_type);
+    o.output_tensor = opt_s(c, O_output_tensor_type);
+    if (opt_given(c, O_target_size)) o.target_bytes = (uint64_t)opt_i(c, O_target_size);
+    if (opt_given(c, O_target_bpw)) o.target_bpw = opt_f(c, O_target_bpw);
     note(c, "trimtab compress: %s -> %s, %s, %d threads, %s", o.model, o.output, o.recipe, tt_ctx_threads(c->ctx), tt_ctx_isa(c->ctx));
     tt_status st = tt_compress(c->ctx, &o, &r, &err);
     if (r && (st == TT_OK || st == TT_TARGET)) code = json_wanted(c) ? report_json(c, &o, r) : report_text(&o, r);

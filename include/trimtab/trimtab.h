@@ -234,6 +234,10 @@ typedef struct tt_compress_options {
     bool force;                  /* overwrite the output */
     bool dry_run;                /* predict sizes only */
     bool no_fallback;            /* a type that does not fit a tensor is TT_TARGET instead of being replaced */
+    const char *token_embedding; /* a type or a recipe for the embedding; NULL: as the recipe has it (a plain type: its own; else it stays) */
+    const char *output_tensor;   /* the same for the output matrix; where the two are one, either names it */
+    uint64_t target_bytes;       /* > 0: bits and groups of the recipe are chosen per matrix, by measured loss, so that the file has at most so many bytes */
+    double target_bpw;           /* the same by bits per weight of all tensors. A target that cannot be met is TT_TARGET, the nearest written and reported */
 } tt_compress_options;
 tt_compress_options tt_compress_default_options(void);
 
@@ -254,6 +258,8 @@ typedef struct tt_compress_report {
     double linear_bits_before, linear_bits_after;   /* per weight of the compressible matrices */
     double seconds; uint64_t peak_bytes;            /* allocations beside the mapped model */
     bool resumed; char recipe_sha256[65], data_sha256[65];
+    bool mixed;                                     /* with a target: types per matrix were shipped, not the largest uniform ones that fit */
+    double mix_loss, uniform_loss;                  /* KL of both to the model, nats per token, on text of the calibration; NaN: not measured */
 } tt_compress_report;
 /* *report is freed with tt_compress_free_report; may be NULL. */
 tt_status tt_compress(tt_ctx *ctx, const tt_compress_options *options, tt_compress_report **report, tt_err *err);

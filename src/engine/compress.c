@@ -11,11 +11,13 @@
  * finished layers are mapped from the state folder, so memory is bounded by one layer and the calibration.
  *
  * What is compressed: the linear matrices of the layers. Embedding and output stay as they are, unless the recipe is a plain type name
- * ("Q4_K_M"): then every matrix gets the type that llama-quantize gives it (engine/mix.h).
+ * ("Q4_K_M"): then every matrix gets the type that llama-quantize gives it (engine/mix.h); or unless they have a recipe of their own, which
+ * comes last, as a layer of its own behind the others, and is told what the output matrix reads: the final norm of the compressed layers.
  */
 #include "base/env.h"
 #include "base/file.h"
 #include "base/limits.h"
+#include "engine/allocate.h"
 #include "engine/compress_state.h"
 #include "engine/mix.h"
 #include "engine/model.h"
@@ -37,6 +39,10 @@ static const uint64_t DEFAULT_RAM = 1ull << 30;
 
 typedef struct step { const tt_method *method; tt_knobs knobs; } step;
 
+/* A recipe of its own for a matrix outside the layers. */
+typedef struct side { const char *option, *text; tt_recipe *recipe; char *line; step steps[MAX_STEPS]; int n_steps; unsigned wants; } side;
+enum { EMBEDDING, OUTPUT, SIDES };
+
 typedef struct cjob {
     tt_ctx *ctx;
     const tt_compress_options *o;
@@ -48,7 +54,10 @@ typedef struct cjob {
     char *line;                                /* canonical */
     step steps[MAX_STEPS];
     int n_steps;
-    unsigned wants;
+    unsigned wants;                            /* of the layers and of both sides */
+    side sides[SIDES];                         /* n_steps 0: it stays as it is */
+    const tt_allocation *allocation;           /* or NULL */
+    side *allocated;                           /* [allocation->n] */
     tt_model *model;
     tt_net *net;
     char recipe_sha256[65], base_sha256[65], data_sha256[65], fingerprint[65];
@@ -77,9 +86,27 @@ tt_compress_options tt_compress_default_options(void) { return (tt_compress_opti
 static bool calibrates(const cjob *j) { return j->wants != TT_WANT_NOTHING; }
 static bool is_self(const cjob *j) { return j->self_rows > 0; }
 static int32_t *self_ids(const cjob *j) { return j->ids + (j->samples - j->self_rows) * j->length; }
-static int n_units(const cjob *j) { return (int)j->net->hp.n_layer + (j->mix ? 1 : 0); }
+static bool has_sides(const cjob *j) { return j->sides[EMBEDDING].n_steps || j->sides[OUTPUT].n_steps; }
+static bool head_calibrates(const cjob *j) { return (j->sides[EMBEDDING].wants | j->sides[OUTPUT].wants) != TT_WANT_NOTHING; }
+static int n_units(const cjob *j) { return (int)j->net->hp.n_layer + (j->mix || has_sides(j) ? 1 : 0); }
 static int unit_of(const cjob *j, int layer) { return layer < j->net->hp.n_layer ? layer : -1; }
-static bool treated(const cjob *j, size_t i) { return j->net->weights[i].op && (j->mix || j->net->weights[i].linear); }
+
+/* The recipe of its own of weight i, or NULL: of a layer where types were allocated, of embedding and output. A tied matrix has one, whichever option named it. */
+static const side *side_of(const cjob *j, size_t i) {
+    if (j->allocation && j->allocation->of[i]) return &j->allocated[j->allocation->of[i] - 1];
+    if (i == j->net->output && j->sides[OUTPUT].n_steps) return &j->sides[OUTPUT];
+    return i == j->net->embd && j->sides[EMBEDDING].n_steps ? &j->sides[EMBEDDING] : NULL;
+}
+
+static bool treated(const cjob *j, size_t i) { return j->net->weights[i].op && (j->mix || j->net->weights[i].linear || side_of(j, i)); }
+
+/* Inputs collected together in pass `pass` of a layer; the matrices behind the layers have one pass, over what the output reads. */
+static unsigned pass_set(const cjob *j, int layer, int pass) {
+    if (layer < j->net->hp.n_layer) return j->passes[pass];
+    return head_calibrates(j) ? 1u << TT_CALIB_HEAD : 0;
+}
+static int passes_of(const cjob *j, int layer) { return layer < j->net->hp.n_layer ? j->n_passes : 1; }
+static bool collects(const cjob *j, int layer) { return calibrates(j) && (layer < j->net->hp.n_layer || head_calibrates(j)); }
 
 /* ------------------------------------------------------------ recipe ---- */
 
@@ -87,6 +114,64 @@ static tt_status unknown_recipe(const cjob *j, tt_status st, tt_err *err) {
     const char *text = j->o->recipe, *near = strpbrk(text, "(+{") ? NULL : tt__mix_nearest(text);
     if (!near || tt_method_find(text)) return st;
     return tt__fail(err, TT_USAGE, "unknown type|recipe|%s||did you mean '%s'?", text, near);
+}
+
+/* A type by itself is that type by its own search. */
+static tt_status read_side(side *s, const char *option, const char *text, tt_err *err) {
+    char plain[64];
+    tt_dtype type;
+    *s = (side){.option = option, .text = text};
+    if (!text) return TT_OK;
+    if (tt__dtype_from_name(text, &type)) snprintf(plain, sizeof plain, "rtn(type=%s)", tt__dtype(type)->label), text = plain;
+    tt_status st = tt_recipe_parse(text, strlen(text), &s->recipe, err);
+    if (st != TT_OK) return tt__err_at(err, st, "%s", option);
+    for (size_t i = 0; i < tt_recipe_step_count(s->recipe); i++) {
+        const tt_method *m = tt__method_of(tt_recipe_get_method(s->recipe, i));
+        TT_FAIL_IF(!m->compress, err, TT_USAGE, "not a method that compresses|%s, step %zu|%s|stage compress", option, i + 1, m->info.name);
+        step *t = &s->steps[s->n_steps++];
+        *t = (step){m, {s->recipe, i}};
+        s->wants |= m->compress->wants(&t->knobs);
+    }
+    return tt_recipe_line(s->recipe, true, &s->line, err);
+}
+
+static tt_status read_outer(cjob *j, side *s, const char *option, const char *text, tt_err *err) {
+    TT_TRY(read_side(s, option, text, err));
+    TT_FAIL_IF(s->wants & ~(unsigned)(TT_WANT_SUMSQ | TT_WANT_HESSIAN), err, TT_USAGE, "method needs two streams of calibration, which only layers have|%s|%s", option, s->text);
+    TT_FAIL_IF(s->wants && j->mix, err, TT_USAGE, "a plain type for the layers reads no text, this recipe does|%s|%s||a recipe for the layers, or one without calibration here", option,
+               s->text);
+    j->wants |= s->wants;
+    return TT_OK;
+}
+
+static tt_status read_sides(cjob *j, tt_err *err) {
+    const size_t n = j->allocation ? j->allocation->n : 0;
+    TT_TRY(read_outer(j, &j->sides[EMBEDDING], "--token-embedding-type", j->o->token_embedding, err));
+    TT_TRY(read_outer(j, &j->sides[OUTPUT], "--output-tensor-type", j->o->output_tensor, err));
+    if (n) TT_TRY(tt__new(&j->allocated, n, sizeof *j->allocated, "an allocation", err));
+    for (size_t i = 0; i < n; i++) {
+        TT_TRY(read_side(&j->allocated[i], "allocation", j->allocation->recipe[i], err));
+        j->wants |= j->allocated[i].wants;
+        for (int k = 0; k < j->allocated[i].n_steps; k++) {
+            const step *t = &j->allocated[i].steps[k];
+            j->sequential |= t->method->compress->sequential && t->method->compress->sequential(&t->knobs);
+        }
+    }
+    return TT_OK;
+}
+
+/* What a tied or an untied model does not allow. */
+static tt_status check_sides(const cjob *j, tt_err *err) {
+    const side *embedding = &j->sides[EMBEDDING], *output = &j->sides[OUTPUT];
+    const bool tied = j->net->output == j->net->embd, both = embedding->n_steps && output->n_steps;
+    TT_FAIL_IF(tied && both && strcmp(embedding->line, output->line), err, TT_USAGE, "embedding and output are one matrix in this model|--output-tensor-type|%s|%s, or one option only",
+               output->text, embedding->text);
+    TT_FAIL_IF(!tied && embedding->wants, err, TT_USAGE, "an embedding that is not the output has no inputs to learn from|--token-embedding-type|%s|a recipe without calibration",
+               embedding->text);
+    for (int s = 0; s < SIDES; s++)
+        for (int i = 0; i < j->sides[s].n_steps; i++)
+            if (j->sides[s].steps[i].method->applies) TT_TRY(j->sides[s].steps[i].method->applies(j->net, &j->sides[s].steps[i].knobs, err));
+    return TT_OK;
 }
 
 static tt_status take_step(cjob *j, size_t i, tt_err *err) {
@@ -134,6 +219,7 @@ static tt_status open_model(cjob *j, tt_err *err) {
     TT_FAIL_IF(tt__same_file(j->model->path, j->o->output), err, TT_USAGE, "output is the model itself|%s", j->o->output);
     for (int i = 0; i < j->n_steps; i++)
         if (j->steps[i].method->applies) TT_TRY(j->steps[i].method->applies(j->net, &j->steps[i].knobs, err));
+    TT_TRY(check_sides(j, err));
     TT_TRY(tt__new(&j->ops, j->net->n_weights, sizeof *j->ops, "operators", err));
     TT_TRY(tt__new(&j->outcome, j->net->n_weights, sizeof *j->outcome, "operators", err));
     return tt__new(&j->files, (size_t)j->net->hp.n_layer + 1, sizeof *j->files, "operators", err);
@@ -153,7 +239,7 @@ static tt_status check_fallbacks(cjob *j, tt_err *err) {
     size_t n = 0, all = 0;
     const char *from = "", *to = "";
     for (size_t i = 0; j->mix && i < j->net->n_weights; i++) {
-        if (!treated(j, i)) continue;
+        if (!treated(j, i) || side_of(j, i)) continue;
         tt_dtype wanted, type = tt__mix_type(j->mix, j->net, i, &wanted);
         all++;
         if (type == wanted) continue;
@@ -192,6 +278,8 @@ static needs memory_needs(const cjob *j) {
         m.sums += bytes;
         if (bytes > m.largest_sum) m.largest_sum = bytes;
     }
+    uint64_t head = head_calibrates(j) ? 4 * (uint64_t)h->n_embd * (uint64_t)h->n_embd : 0;
+    if (head > m.largest_sum) m.largest_sum = head;
     return m;
 }
 
@@ -304,6 +392,19 @@ static tt_status prepare_data(cjob *j, tt_err *err) {
     return tt__new(&j->ids, (size_t)(j->samples * j->length), sizeof *j->ids, "calibration tokens", err);
 }
 
+tt_status tt__calibration_ids(tt_ctx *ctx, tt_model *model, const tt_compress_options *o, int64_t *samples, int64_t length, int32_t **ids, char sha256[65], tt_err *err) {
+    cjob j = {.ctx = ctx, .o = o, .model = model, .net = model->net, .samples = *samples, .length = length, .wants = TT_WANT_SUMSQ};
+    TT_TRY(prepare_data(&j, err));
+    if (is_self(&j)) {
+        tt__free(j.ids);
+        return tt__fail(err, TT_USAGE, "a size target measures losses on a text|--data|self|text files; 'trimtab generate' makes one of the model itself");
+    }
+    *samples = j.samples;
+    *ids = j.ids;
+    memcpy(sha256, j.data_sha256, 65);
+    return TT_OK;
+}
+
 /* ------------------------------------------------------------ state ---- */
 
 /* All that the bytes of the result depend on. */
@@ -313,6 +414,9 @@ static tt_status make_fingerprint(cjob *j, tt_err *err) {
     tt__str_printf(&s, "2 %s %s %s %s %s", tt_version(), j->base_sha256, j->recipe_sha256, j->o->model, tt_ctx_isa(j->ctx));
     if (calibrates(j))
         tt__str_printf(&s, " %s %lld %lld %lld %" PRIu64 " %d", j->data_sha256[0] ? j->data_sha256 : "self", (long long)j->self_rows, (long long)j->samples, (long long)j->length, j->o->seed, j->full);
+    for (int i = 0; i < SIDES; i++)
+        if (j->sides[i].line) tt__str_printf(&s, " %s %s", j->sides[i].option, j->sides[i].line);
+    if (j->allocation) tt__str_printf(&s, " %s", j->allocation->text);
     if (!s.failed) tt__sha256_hex(s.s, s.n, j->fingerprint);
     tt_status st = s.failed ? tt__fail(err, TT_RESOURCE, "out of memory|the fingerprint") : TT_OK;
     tt__str_free(&s);
@@ -365,7 +469,7 @@ static bool position_is_sane(const cjob *j) {
     int64_t batches = j->calib ? j->calib->n_batches : 0;
     if (at->stage == TT_C_DONE) return true;
     if (at->stage == TT_C_SAMPLE) return calibrates(j) && is_self(j);
-    if (at->layer >= n_units(j) || at->pass >= j->n_passes) return false;
+    if (at->layer >= n_units(j) || at->pass >= passes_of(j, at->layer)) return false;
     return at->stage == TT_C_COMPRESS ? at->index <= (int64_t)j->net->n_weights : at->index <= batches;
 }
 
@@ -383,7 +487,7 @@ static tt_status restore(cjob *j, tt_err *err) {
     }
     if (calibrates(j) && is_self(j)) TT_TRY(tt__raw_read(j->state, "self.ids", self_ids(j), (size_t)(j->self_rows * j->length) * sizeof *j->ids, err));
     if (j->calib && j->at.stage != TT_C_DONE)
-        TT_TRY(tt__calib_load(j->calib, j->at.layer, advanced(&j->at), has_sums(&j->at) ? j->passes[j->at.pass] : 0, tag, err));
+        TT_TRY(tt__calib_load(j->calib, j->at.layer, advanced(&j->at), has_sums(&j->at) ? pass_set(j, j->at.layer, j->at.pass) : 0, tag, err));
     return TT_OK;
 }
 
@@ -411,7 +515,7 @@ static tt_status open_state(cjob *j, tt_err *err) {
     if (foreign) tt__log(j->ctx, TT_LOG_WARN, "compress: %s belongs to other settings: starting anew", j->state);
     if (calibrates(j)) {
         tt_calib_options co = {.ids = j->ids, .samples = j->samples, .length = j->length, .dir = j->state, .in_memory = j->hidden_in_memory, .full = j->full,
-                               .dense = j->wants & TT_WANT_DENSE, .cross = j->wants & TT_WANT_CROSS};
+                               .dense = j->wants & TT_WANT_DENSE, .cross = j->wants & TT_WANT_CROSS, .head = head_calibrates(j)};
         TT_TRY(tt__calib_create(j->ctx, j->net, &co, &j->calib, err));
     }
     if (found && restore(j, &why) == TT_OK) {
@@ -448,10 +552,10 @@ static tt_status check_finite(const float *W, int64_t n, tt_err *err) {
     return TT_OK;
 }
 
-static tt_status apply_steps(cjob *j, tt_draft *d, const tt_stats *stats, tt_linop **op, tt_err *err) {
+static tt_status apply_steps(cjob *j, const step *steps, int n, tt_draft *d, const tt_stats *stats, tt_linop **op, tt_err *err) {
     const char *format = "auto";
-    for (int i = 0; i < j->n_steps; i++) {
-        const step *s = &j->steps[i];
+    for (int i = 0; i < n; i++) {
+        const step *s = &steps[i];
         TT_TRY(s->method->compress->matrix(j->ctx, &s->knobs, d, stats, err));
         if (s->method->compress->format) format = s->method->compress->format(&s->knobs);
     }
@@ -460,12 +564,14 @@ static tt_status apply_steps(cjob *j, tt_draft *d, const tt_stats *stats, tt_lin
 
 static tt_status make_stats(const cjob *j, const tt_weight *w, tt_stats *stats, tt_err *err) {
     *stats = (tt_stats){.n = w->cols};
-    if (!calibrates(j)) return TT_OK;
-    const float *sum = j->calib->sum[w->input];
+    const side *own = side_of(j, (size_t)(w - j->net->weights));
+    if (!collects(j, j->at.layer) || (own && !own->wants)) return TT_OK;
+    const int input = w->layer < 0 ? TT_CALIB_HEAD : w->input;
+    const float *sum = j->calib->sum[input];
     stats->tokens = tt__calib_tokens(j->calib);
     stats->hessian = j->full ? sum : NULL;
     stats->sumsq = j->full ? NULL : sum;
-    stats->cross = j->calib->moment[w->input];
+    stats->cross = j->calib->moment[input];
     if (!j->full) return TT_OK;
     float *diag = NULL;
     TT_TRY(tt__new(&diag, (size_t)w->cols, sizeof *diag, "input statistics", err));
@@ -474,8 +580,8 @@ static tt_status make_stats(const cjob *j, const tt_weight *w, tt_stats *stats, 
     return TT_OK;
 }
 
-static void free_stats(const cjob *j, tt_stats *stats) {
-    if (j->full) tt__free((void *)(uintptr_t)stats->sumsq);
+static void free_stats(tt_stats *stats) {
+    if (stats->hessian) tt__free((void *)(uintptr_t)stats->sumsq);
 }
 
 /* What was lost, measured on what will be stored: E = W - Ŵ. */
@@ -513,8 +619,10 @@ static tt_status replace(cjob *j, size_t i, tt_err *err) {
     decode_all(j->ctx, w->op, d.W);
     TT_TRY_GOTO(check_finite(d.W, w->rows * w->cols, err));
     TT_TRY_GOTO(make_stats(j, w, &stats, err));
-    if (j->mix) TT_TRY_GOTO(tt__linop_encode(j->ctx, tt__mix_type(j->mix, j->net, i, &wanted), d.W, w->rows, w->cols, &op, err));
-    else TT_TRY_GOTO(apply_steps(j, &d, &stats, &op, err));
+    const side *own = side_of(j, i);
+    if (own) TT_TRY_GOTO(apply_steps(j, own->steps, own->n_steps, &d, &stats, &op, err));
+    else if (j->mix) TT_TRY_GOTO(tt__linop_encode(j->ctx, tt__mix_type(j->mix, j->net, i, &wanted), d.W, w->rows, w->cols, &op, err));
+    else TT_TRY_GOTO(apply_steps(j, j->steps, j->n_steps, &d, &stats, &op, err));
     float *W = d.W;
     d.W = NULL;
     tt__draft_free(&d);
@@ -529,7 +637,7 @@ static tt_status replace(cjob *j, size_t i, tt_err *err) {
     j->ops[i] = op;
     op = NULL;
 done:
-    free_stats(j, &stats);
+    free_stats(&stats);
     tt__linop_free(op);
     tt__draft_free(&d);
     tt__free(E);
@@ -539,7 +647,7 @@ done:
 static tt_status treat(cjob *j, size_t i, tt_err *err) {
     const tt_weight *w = &j->net->weights[i];
     tt_dtype wanted;
-    if (!j->mix || tt__mix_type(j->mix, j->net, i, &wanted) != w->op->dtype) return replace(j, i, err);
+    if (!j->mix || side_of(j, i) || tt__mix_type(j->mix, j->net, i, &wanted) != w->op->dtype) return replace(j, i, err);
     tt_outcome *out = &j->outcome[i];
     *out = (tt_outcome){.done = true, .kept = true, .bytes = tt__linop_bytes(w->op), .error = NAN};
     tt__linop_label(w->op, out->type, sizeof out->type);
@@ -551,7 +659,7 @@ static tt_status treat(cjob *j, size_t i, tt_err *err) {
 static bool in_pass(const cjob *j, size_t i) {
     const tt_weight *w = &j->net->weights[i];
     if (!treated(j, i) || w->layer != unit_of(j, j->at.layer)) return false;
-    return !calibrates(j) || j->passes[j->at.pass] >> w->input & 1;
+    return !calibrates(j) || w->layer < 0 || j->passes[j->at.pass] >> w->input & 1;
 }
 
 /* The index-th matrix of the pass, or n_weights. */
@@ -583,7 +691,7 @@ static void leave_layer(cjob *j) {
 
 static void next_layer(cjob *j) {
     leave_layer(j);
-    j->at = (tt_position){.stage = calibrates(j) ? TT_C_COLLECT : TT_C_COMPRESS, .layer = j->at.layer + 1};
+    j->at = (tt_position){.stage = collects(j, j->at.layer + 1) ? TT_C_COLLECT : TT_C_COMPRESS, .layer = j->at.layer + 1};
     if (j->at.layer >= n_units(j)) j->at = (tt_position){.stage = TT_C_DONE};
 }
 
@@ -591,7 +699,7 @@ static tt_status end_layer(cjob *j, tt_err *err) {
     int layer = j->at.layer;
     TT_TRY(tt__cstate_save_ops(j->state, unit_of(j, layer), j->net, j->ops, err));
     TT_TRY(map_unit(j, layer, err));
-    if (!calibrates(j) || layer + 1 >= n_units(j)) {
+    if (layer + 1 >= n_units(j) || !collects(j, layer + 1)) {
         next_layer(j);
         return TT_OK;
     }
@@ -619,7 +727,7 @@ static tt_status step_sample(cjob *j, tt_err *err) {
 
 static tt_status step_collect(cjob *j, tt_err *err) {
     if (j->sequential) install(j, j->at.layer, true);                /* at every step: a resumed run begins in the middle */
-    if (j->at.index == 0) TT_TRY(tt__calib_begin(j->calib, j->passes[j->at.pass], err));
+    if (j->at.index == 0) TT_TRY(tt__calib_begin(j->calib, pass_set(j, j->at.layer, j->at.pass), err));
     if (j->at.index < j->calib->n_batches) TT_TRY(tt__calib_collect(j->calib, j->at.layer, j->at.index++, err));
     if (j->at.index < j->calib->n_batches) return TT_OK;
     TT_TRY(tt__calib_finish(j->calib, j->at.layer, err));
@@ -636,7 +744,7 @@ static tt_status step_compress(cjob *j, tt_err *err) {
         return TT_OK;
     }
     if (calibrates(j)) TT_TRY(tt__calib_begin(j->calib, 0, err));
-    if (j->at.pass + 1 >= j->n_passes) return end_layer(j, err);
+    if (j->at.pass + 1 >= passes_of(j, j->at.layer)) return end_layer(j, err);
     j->at = (tt_position){.stage = TT_C_COLLECT, .layer = j->at.layer, .pass = j->at.pass + 1};
     return TT_OK;
 }
@@ -656,7 +764,7 @@ static void report_progress(const cjob *j) {
         return;
     }
     double within = 0, batches = j->calib ? (double)j->calib->n_batches : 1;
-    if (j->at.stage == TT_C_COLLECT) within = 0.4 * ((double)j->at.index / batches + j->at.pass) / j->n_passes;
+    if (j->at.stage == TT_C_COLLECT) within = 0.4 * ((double)j->at.index / batches + j->at.pass) / passes_of(j, j->at.layer);
     if (j->at.stage == TT_C_COMPRESS) within = calibrates(j) ? 0.4 : 0;
     if (j->at.stage == TT_C_ADVANCE) within = 0.6 + 0.4 * (double)j->at.index / batches;
     double done = j->at.stage == TT_C_DONE ? n_units(j) : j->at.layer + within;
@@ -698,8 +806,16 @@ static tt_status add_tokenizer(void *user, tt_gguf_writer *w, tt_err *err) {
 static tt_status write_file(cjob *j, tt_err *err) {
     char calib[96];
     snprintf(calib, sizeof calib, "%s, %lld x %lld tokens, seed %" PRIu64, !is_self(j) ? "text" : j->self_rows == j->samples ? "self" : "text and self", (long long)j->samples, (long long)j->length, j->o->seed);
-    const char *extra[] = {"trimtab.version", tt_version(), "trimtab.recipe", j->line, "trimtab.recipe_sha256", j->recipe_sha256, "trimtab.base", j->o->model,
+    const char *extra[24] = {"trimtab.version", tt_version(), "trimtab.recipe", j->line, "trimtab.recipe_sha256", j->recipe_sha256, "trimtab.base", j->o->model,
                            "trimtab.base_sha256", j->base_sha256, calibrates(j) ? "trimtab.calib" : NULL, calib, "trimtab.calib_sha256", j->data_sha256, NULL};
+    size_t n = 0;
+    while (extra[n]) n += 2;
+    for (int s = 0; s < SIDES; s++) {
+        if (!j->sides[s].line) continue;
+        extra[n++] = s == EMBEDDING ? "trimtab.token_embedding" : "trimtab.output_tensor";
+        extra[n++] = j->sides[s].line;
+    }
+    if (j->allocation) extra[n++] = "trimtab.allocation", extra[n++] = j->allocation->text;
     return tt__store_gguf(j->net, (const tt_linop *const *)j->ops, j->model->gguf, add_tokenizer, j, extra, j->o->output, &j->file_bytes, err);
 }
 
@@ -727,12 +843,12 @@ static tt_status finish(cjob *j, tt_err *err) {
 /* ------------------------------------------------------------ dry run ---- */
 
 /* Bits per weight of the recipe on one matrix: a pruner's density and a quantizer's codes are counted together. */
-static double predicted_bits(const cjob *j, const tt_weight *w) {
-    const step *prune = NULL, *last = &j->steps[j->n_steps - 1];
-    for (int i = 0; i + 1 < j->n_steps; i++)
-        if (tt_recipe_get_value(j->recipe, j->steps[i].knobs.step, "pattern")) prune = &j->steps[i];
-    const char *bits = tt_recipe_get_value(j->recipe, last->knobs.step, "bits"), *format = tt_recipe_get_value(j->recipe, last->knobs.step, "format");
-    const char *sym = tt_recipe_get_value(j->recipe, last->knobs.step, "sym");
+static double predicted_bits(const tt_recipe *recipe, const step *steps, int n, const tt_weight *w) {
+    const step *prune = NULL, *last = &steps[n - 1];
+    for (int i = 0; i + 1 < n; i++)
+        if (tt_recipe_get_value(recipe, steps[i].knobs.step, "pattern")) prune = &steps[i];
+    const char *bits = tt_recipe_get_value(recipe, last->knobs.step, "bits"), *format = tt_recipe_get_value(recipe, last->knobs.step, "format");
+    const char *sym = tt_recipe_get_value(recipe, last->knobs.step, "sym");
     if (prune && bits && format && strcmp(bits, "0"))
         return tt__grid_cost(&last->knobs, w->cols, (int)tt__knob_i(&last->knobs, "bits"), !sym || !strcmp(sym, "true"), tt__prune_density(&prune->knobs), format);
     return last->method->cost_bits ? last->method->cost_bits(&last->knobs, w->rows, w->cols) : NAN;
@@ -746,12 +862,16 @@ static tt_status predict(cjob *j, tt_err *err) {
         if (!treated(j, i)) continue;
         *out = (tt_outcome){.done = true, .error = NAN, .weight_error = NAN, .sparsity = NAN};
         uint64_t n = (uint64_t)(w->rows * w->cols);
-        if (j->mix) {
+        const side *own = side_of(j, i);
+        if (own) {
+            out->bytes = (uint64_t)(predicted_bits(own->recipe, own->steps, own->n_steps, w) * (double)n / 8);
+            snprintf(out->type, sizeof out->type, "%s", own->steps[own->n_steps - 1].method->info.name);
+        } else if (j->mix) {
             tt_dtype wanted, type = tt__mix_type(j->mix, j->net, i, &wanted);
             TT_FAIL_IF(!tt__dtype_bytes(type, n, &out->bytes), err, TT_FAIL, "size overflow|%s", w->name);
             snprintf(out->type, sizeof out->type, "%s", tt__dtype(type)->label);
         } else {
-            out->bytes = (uint64_t)(predicted_bits(j, w) * (double)n / 8);
+            out->bytes = (uint64_t)(predicted_bits(j->recipe, j->steps, j->n_steps, w) * (double)n / 8);
             snprintf(out->type, sizeof out->type, "%s", j->steps[j->n_steps - 1].method->info.name);
         }
     }
@@ -803,6 +923,7 @@ static tt_status make_report(const cjob *j, double seconds, tt_compress_report *
     r->seconds = seconds;
     r->peak_bytes = tt__mem_peak();
     r->resumed = j->resumed;
+    r->mix_loss = r->uniform_loss = NAN;
     memcpy(r->recipe_sha256, j->recipe_sha256, sizeof r->recipe_sha256);
     memcpy(r->data_sha256, j->data_sha256, sizeof r->data_sha256);
     *out = r;
@@ -825,6 +946,7 @@ static tt_status compress(cjob *j, tt_err *err) {
     if (stands) tt__remove_empty(j->state);                        /* of a run that was killed at its last act */
     TT_FAIL_IF(stands, err, TT_USAGE, "output exists|%s|||use --force to replace it", j->o->output);
     TT_TRY(read_recipe(j, err));
+    TT_TRY(read_sides(j, err));
     TT_TRY(open_model(j, err));
     if (j->o->dry_run) return predict(j, err);
     TT_TRY(check_fallbacks(j, err));
@@ -863,6 +985,11 @@ static tt_status probe(cjob *j, double *seconds, tt_err *err) {
     return TT_OK;
 }
 
+static void free_side(side *s) {
+    tt_recipe_free(s->recipe);
+    tt_free(s->line);
+}
+
 static void release(cjob *j) {
     tt__selftext_free(j->self);
     tt_model_close(j->sampled);
@@ -876,11 +1003,14 @@ static void release(cjob *j) {
     tt_model_close(j->model);
     tt_recipe_free(j->recipe);
     tt__free(j->line);
+    for (int s = 0; s < SIDES; s++) free_side(&j->sides[s]);
+    for (size_t i = 0; j->allocated && i < j->allocation->n; i++) free_side(&j->allocated[i]);
+    tt__free(j->allocated);
     tt__free(j->state);
 }
 
-tt_status tt__compress(tt_ctx *ctx, const tt_compress_options *options, double save_seconds, tt_compress_report **report, tt_err *err) {
-    cjob j = {.ctx = ctx, .o = options, .samples = options->samples ? options->samples : 64, .length = options->length ? options->length : 512,
+tt_status tt__compress_with(tt_ctx *ctx, const tt_compress_options *options, const tt_allocation *allocation, double save_seconds, tt_compress_report **report, tt_err *err) {
+    cjob j = {.ctx = ctx, .o = options, .allocation = allocation, .samples = options->samples ? options->samples : 64, .length = options->length ? options->length : 512,
               .max_ram = options->max_ram ? options->max_ram : DEFAULT_RAM, .save_seconds = save_seconds};
     double start = tt__now();
     if (report) *report = NULL;
@@ -898,6 +1028,11 @@ tt_status tt__compress_probe(tt_ctx *ctx, const tt_compress_options *options, do
     tt_status st = probe(&j, seconds, err);
     release(&j);
     return st;
+}
+
+tt_status tt__compress(tt_ctx *ctx, const tt_compress_options *options, double save_seconds, tt_compress_report **report, tt_err *err) {
+    if (options->target_bytes || options->target_bpw) return tt__allocate(ctx, options, save_seconds, report, err);
+    return tt__compress_with(ctx, options, NULL, save_seconds, report, err);
 }
 
 tt_status tt_compress(tt_ctx *ctx, const tt_compress_options *options, tt_compress_report **report, tt_err *err) {

@@ -84,6 +84,31 @@ static tt_status same_as_head(const tt_gguf *g, const char *key, const tt_hparam
     return TT_OK;
 }
 
+/* Rows of the embedding: of the tensor, or as an own operator describes itself ("NAME;rows=R;…", models/store.h, which checks it in full). */
+static tt_status vocab_gguf(const tt_gguf *g, tt_hparams *h, tt_err *err) {
+    static const char own[] = "trimtab.op.token_embd.weight";
+    const tt_gguf_tensor *embd = tt__gguf_find(g, "token_embd.weight");
+    if (embd) {
+        h->n_vocab = embd->ne[1] > TT_LIMIT_VOCAB ? -1 : (int64_t)embd->ne[1];
+        return TT_OK;
+    }
+    TT_FAIL_IF(!tt__gguf_has(g, own), err, TT_BADFILE, "tensor is missing|token_embd.weight");
+    const char *value = NULL, *rows;
+    size_t n = 0;
+    char text[128];
+    int64_t v = 0;
+    TT_TRY(tt__gguf_str(g, own, true, &value, &n, err));
+    snprintf(text, sizeof text, "%.*s", (int)(n < sizeof text ? n : sizeof text - 1), value);
+    rows = strstr(text, ";rows=");
+    if (rows) {
+        char *end = strchr(rows + 1, ';');
+        if (end) *end = 0;
+    }
+    TT_FAIL_IF(!rows || !tt__parse_i64(rows + 6, &v), err, TT_BADFILE, "bad operator description|%s|%.100s|NAME;rows=R;cols=C;PARAMS", own, text);
+    h->n_vocab = v < 1 || v > (int64_t)TT_LIMIT_VOCAB ? -1 : v;
+    return TT_OK;
+}
+
 static tt_status hparams_gguf(const tt_gguf *g, tt_hparams *h, tt_err *err) {
     int64_t experts = 0;
     double eps = 1e-5;
@@ -95,9 +120,7 @@ static tt_status hparams_gguf(const tt_gguf *g, tt_hparams *h, tt_err *err) {
     TT_TRY(tt__gguf_f64(g, "llama.attention.layer_norm_rms_epsilon", true, &eps, err));
     h->rms_eps = (float)eps;
     TT_TRY(rope_gguf(g, h, err));
-    const tt_gguf_tensor *embd = tt__gguf_find(g, "token_embd.weight");
-    TT_FAIL_IF(!embd, err, TT_BADFILE, "tensor is missing|token_embd.weight");
-    h->n_vocab = embd->ne[1] > TT_LIMIT_VOCAB ? -1 : (int64_t)embd->ne[1];
+    TT_TRY(vocab_gguf(g, h, err));
     h->tied = !tt__gguf_find(g, "output.weight") && !tt__gguf_has(g, "trimtab.op.output.weight");
     TT_TRY(check(h, err));
     TT_TRY(same_as_head(g, "llama.attention.value_length", h, err));

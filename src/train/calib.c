@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/util.h"
 #include "kernels/gemm.h"
+#include "models/runner.h"
 #include "train/rawfile.h"
 #include <math.h>
 #include <stdio.h>
@@ -35,6 +36,7 @@ tt_status tt__calib_create(tt_ctx *ctx, const tt_net *net, const tt_calib_option
     c->batch = tt__calib_batch(net, o->length);
     c->n_batches = (o->samples + c->batch - 1) / c->batch;
     for (int i = 0; i < TT_CALIB_INPUTS; i++) c->n[i] = tt__calib_input(net, i);
+    if (o->head) c->n[TT_CALIB_HEAD] = c->width;
     tt_runner_options r = {.max_rows = c->batch * c->length};
     tt_status st;
     c->dir = tt__strdup(o->dir);
@@ -139,6 +141,8 @@ tt_status tt__calib_target(tt_calib *c, int layer, int64_t b, float *Y, tt_err *
 
 static size_t sum_count(const tt_calib *c, int i) { return (size_t)(c->full ? c->n[i] * c->n[i] : c->n[i]); }
 
+static bool has_cross(const tt_calib *c, int i) { return c->cross && i != TT_CALIB_HEAD; }
+
 static tt_status zeroed(float **p, size_t n, const char *what, tt_err *err) {
     if (!*p) return tt__new(p, n, sizeof **p, what, err);
     memset(*p, 0, n * sizeof **p);
@@ -160,7 +164,7 @@ tt_status tt__calib_begin(tt_calib *c, unsigned set, tt_err *err) {
     for (int i = 0; i < TT_CALIB_INPUTS; i++) {
         if (!(set >> i & 1 && c->n[i])) continue;
         TT_TRY(zeroed(&c->sum[i], sum_count(c, i), "a Hessian", err));
-        if (!c->cross) continue;
+        if (!has_cross(c, i)) continue;
         TT_TRY(zeroed(&c->moment[i], sum_count(c, i), "a cross moment", err));
         if (!c->taken[i]) TT_TRY(tt__new(&c->taken[i], (size_t)(c->batch * c->length * c->n[i]), sizeof *c->taken[i], "inputs of the dense stream", err));
     }
@@ -206,7 +210,18 @@ static void tap_both(void *user, int id, const float *x, int64_t ldx, int64_t ro
     if (id >= 0 && id < TT_CALIB_INPUTS && c->sum[id]) add_cross(c, id, x, ldx, rows, n);
 }
 
+/* What the output matrix reads: the final norm of what left the last layer. */
+static tt_status collect_head(tt_calib *c, int64_t b, tt_err *err) {
+    const int64_t rows = tt__calib_sequences(c, b) * c->length;
+    TT_TRY(tt__scratch_reserve(c->ctx, tt__gemm_scratch(c->ctx, c->width, c->width), err));
+    TT_TRY(tt__calib_read(c, TT_STREAM_MAIN, (int)c->net->hp.n_layer, b, c->X, err));
+    tt__runner_norm(c->runner, c->X, c->width, rows, c->X);
+    tap(c, TT_CALIB_HEAD, c->X, c->width, rows, c->width);
+    return TT_OK;
+}
+
 tt_status tt__calib_collect(tt_calib *c, int layer, int64_t b, tt_err *err) {
+    if (layer == c->net->hp.n_layer) return collect_head(c, b, err);
     int last = -1;
     for (int i = 0; i < TT_CALIB_INPUTS; i++)
         if (c->sum[i]) last = i;

@@ -16,7 +16,7 @@
 #include "models/net.h"
 #include "text/tokenizer.h"
 
-enum { TT_CALIB_INPUTS = 8 };                 /* groups of matrices that read one activation (tt_weight.input) */
+enum { TT_CALIB_INPUTS = 8, TT_CALIB_HEAD = 7 };   /* groups of matrices that read one activation (tt_weight.input); what the output matrix reads */
 
 typedef enum tt_stream { TT_STREAM_MAIN, TT_STREAM_DENSE, TT_STREAMS } tt_stream;
 
@@ -44,6 +44,7 @@ typedef struct tt_calib_options {
     int64_t samples, length;
     const char *dir;
     bool in_memory, full, dense, cross;       /* cross: needs full, implies dense */
+    bool head;                                /* TT_CALIB_HEAD is collected too, as if of a layer behind the last; without cross moments */
 } tt_calib_options;
 
 tt_status tt__calib_create(tt_ctx *ctx, const tt_net *net, const tt_calib_options *o, tt_calib **out, tt_err *err);

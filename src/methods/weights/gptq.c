@@ -19,7 +19,7 @@ static const tt_knob knobs[] = {
     {"bits", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "2|3|4|5|8", "4", NULL, "bits of a code"},
     {"group", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "32|64|128|row", "64", NULL, "columns that share a scale"},
     {"sym", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", NULL, "symmetric grid; false: scale and minimum"},
-    {"mse", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", NULL, "search the scale for the least squared error; false: nothing clips"},
+    {"search", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "none|range|full", "range", NULL, "of the scale: none (nothing clips), range (the best of several), full (least squares and single codes)"},
     {"act_order", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", NULL, "round the columns with the largest inputs first (implies static_groups)"},
     {"static_groups", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", "act_order=false", "fit all scales to the original weights"},
     {"sequential", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", NULL, "within a block, collect inputs again after each rounded stage (four passes instead of one)"},
@@ -50,7 +50,7 @@ static bool sequential(const tt_knobs *k) { return tt__knob_b(k, "sequential"); 
 
 static tt_status matrix(tt_ctx *ctx, const tt_knobs *k, tt_draft *d, const tt_stats *s, tt_err *err) {
     tt_obs o = {.block = tt__knob_i(k, "block"), .damp = tt__knob_f(k, "damp"), .static_groups = tt__knob_b(k, "static_groups"), .act_order = tt__knob_b(k, "act_order")};
-    o.grid = tt__grid_for((int)tt__knob_i(k, "bits"), tt__knob_b(k, "sym"), tt__knob_b(k, "mse"), d->keep, tt__knob_s(k, "format"));
+    o.grid = tt__grid_for((int)tt__knob_i(k, "bits"), tt__knob_b(k, "sym"), tt__search_of(k), d->keep, tt__knob_s(k, "format"));
     o.columns = tt__group_columns(k, d->cols, &o.group);
     return tt__obs(ctx, &o, d, s, err);
 }

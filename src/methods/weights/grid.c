@@ -1,11 +1,4 @@
-/* The search for a group's scale: shrink it from "nothing clips" and keep what errs least over the kept weights (weights.md A1.4 with
- * squared error and steps of 5 %; PERFORMANCE 3.4: with sparse weights a grid without a zero level gives the kept ones half a bit).
- *
- *     top = max |w|     scale = f top / (2^(b-1) - 1/2),   f = 1, 0.95 … 0.55 (2 bits: 0.35)      e = Σ keep (w - ŵ)²
- *
- * Asymmetric: lo, hi shrunk by f towards zero, scale = (hi - lo) / (2^b - 1), min = lo. Departure from A1.1: the group need not hold
- * zero, as Q4_1 stores a minimum. Scales are rounded to 16 bits before they are tried, so the error is that of the file.
- */
+/* Tiles of sixteen rows, the groups of a draft, and which grid a storage format allows. The search for a group's scale is in search.c. */
 #include "methods/weights/grid.h"
 
 #include "base/util.h"
@@ -40,91 +33,6 @@ void tt__tile_load_u8(const uint8_t *keep, int64_t ld, int64_t rows, int64_t r0,
 void tt__tile_store_u8(uint8_t *keep, int64_t ld, int64_t rows, int64_t r0, int64_t c0, int64_t n, const float (*x)[TT_LANES]) {
     for (int64_t l = 0; l < lanes(rows, r0); l++)
         for (int64_t c = 0; c < n; c++) keep[(r0 + l) * ld + c0 + c] = (uint8_t)x[c][l];
-}
-
-/* ------------------------------------------------------------ fitting ---- */
-
-static float to16(float x, bool *overflow) {
-    float y = tt__f16_to_f32(tt__f32_to_f16(x));
-    if (isfinite(y)) return y;
-    *overflow = true;
-    return x < 0 ? -65504.0f : 65504.0f;
-}
-
-static void set_scale(tt_fit *f, int l, float scale, float off, float min) {
-    f->scale[l] = to16(scale, &f->overflow);
-    f->inv[l] = f->scale[l] != 0 ? 1.0f / f->scale[l] : 0;
-    f->off[l] = off;
-    f->min[l] = to16(min, &f->overflow);
-}
-
-static void error_of(const tt_fit *f, float top_code, const float (*x)[TT_LANES], const float (*keep)[TT_LANES], int64_t n, float err[TT_LANES]) {
-    float q[TT_LANES], y[TT_LANES];
-    memset(err, 0, TT_LANES * sizeof *err);
-    for (int64_t c = 0; c < n; c++) {
-        tt__grid_round(f, top_code, x[c], q, y);
-        for (int l = 0; l < TT_LANES; l++) {
-            float d = y[l] - x[c][l];
-            err[l] += d * d * (keep ? keep[c][l] : 1.0f);
-        }
-    }
-}
-
-typedef struct extent { float top[TT_LANES], lo[TT_LANES], hi[TT_LANES]; } extent;
-
-static extent extent_of(const float (*x)[TT_LANES], const float (*keep)[TT_LANES], int64_t n) {
-    extent e;
-    for (int l = 0; l < TT_LANES; l++) e.top[l] = 0, e.lo[l] = INFINITY, e.hi[l] = -INFINITY;
-    for (int64_t c = 0; c < n; c++)
-        for (int l = 0; l < TT_LANES; l++) {
-            if (keep && keep[c][l] == 0) continue;
-            float v = x[c][l], a = fabsf(v);
-            e.top[l] = a > e.top[l] ? a : e.top[l];
-            e.lo[l] = v < e.lo[l] ? v : e.lo[l];
-            e.hi[l] = v > e.hi[l] ? v : e.hi[l];
-        }
-    for (int l = 0; l < TT_LANES; l++)
-        if (e.lo[l] > e.hi[l]) e.lo[l] = e.hi[l] = 0;         /* nothing kept */
-    return e;
-}
-
-/* Candidate `variant` (0 or 1) at shrinking factor f. */
-static tt_fit candidate(const tt_grid *g, const extent *e, float f, int variant) {
-    tt_fit fit = {.overflow = false};
-    float half = (float)(1 << (g->bits - 1));
-    for (int l = 0; l < TT_LANES; l++) {
-        float s = e->top[l] * f / (half - 0.5f);
-        switch (g->kind) {
-        case TT_GRID_BEST: set_scale(&fit, l, s, variant ? half : half - 0.5f, 0); break;
-        case TT_GRID_SIGNED: set_scale(&fit, l, variant ? s : -s, half, 0); break;
-        case TT_GRID_ZERO: set_scale(&fit, l, e->top[l] / (half - 1), half, 0); break;
-        default: set_scale(&fit, l, f * (e->hi[l] - e->lo[l]) / (2 * half - 1), 0, f * e->lo[l]);
-        }
-    }
-    return fit;
-}
-
-void tt__grid_fit(const tt_grid *g, const float (*x)[TT_LANES], const float (*keep)[TT_LANES], int64_t n, tt_fit *fit) {
-    extent e = extent_of(x, keep, n);
-    float best[TT_LANES], err[TT_LANES], top_code = (float)((1 << g->bits) - 1);
-    int factors = g->search && g->kind != TT_GRID_ZERO ? g->bits == 2 ? 14 : 10 : 1, variants = g->kind <= TT_GRID_SIGNED ? 2 : 1;
-    /* a signed grid reaches one level further to one side: start where the largest weight may sit on the short side */
-    float first = g->kind == TT_GRID_SIGNED && g->search ? 1.05f : 1.0f;
-    *fit = candidate(g, &e, first, 0);
-    bool overflow = fit->overflow;
-    for (int l = 0; l < TT_LANES; l++) best[l] = INFINITY;
-    for (int i = 0; i < factors; i++)
-        for (int v = 0; v < variants; v++) {
-            tt_fit t = candidate(g, &e, first - 0.05f * (float)i, v);
-            overflow |= t.overflow;
-            error_of(&t, top_code, x, keep, n, err);
-            for (int l = 0; l < TT_LANES; l++)
-                if (err[l] < best[l]) {
-                    best[l] = err[l];
-                    fit->scale[l] = t.scale[l], fit->inv[l] = t.inv[l], fit->off[l] = t.off[l], fit->min[l] = t.min[l];
-                }
-        }
-    fit->overflow = overflow;
 }
 
 /* ------------------------------------------------------------ a draft's groups ---- */
@@ -218,7 +126,12 @@ void tt__grid_round_draft(tt_ctx *ctx, tt_draft *d) {
 
 /* ------------------------------------------------------------ choices ---- */
 
-tt_grid tt__grid_for(int bits, bool sym, bool search, bool sparse, const char *format) {
+tt_search tt__search_of(const tt_knobs *k) {
+    const char *s = tt__knob_s(k, "search");
+    return !strcmp(s, "full") ? TT_SEARCH_FULL : !strcmp(s, "range") ? TT_SEARCH_RANGE : TT_SEARCH_NONE;
+}
+
+tt_grid tt__grid_for(int bits, bool sym, tt_search search, bool sparse, const char *format) {
     bool own = !strcmp(format, "own") || bits < 4 || (sparse && strcmp(format, "gguf"));
     if (!sym) return (tt_grid){TT_GRID_FREE, bits, search};
     if (own) return (tt_grid){TT_GRID_BEST, bits, search};

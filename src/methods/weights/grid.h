@@ -16,7 +16,9 @@ typedef enum tt_grid_kind {
     TT_GRID_FREE                  /* off = 0 and a free minimum: Q4_1, Q5_1 */
 } tt_grid_kind;
 
-typedef struct tt_grid { tt_grid_kind kind; int bits; bool search; } tt_grid;
+typedef enum tt_search { TT_SEARCH_NONE, TT_SEARCH_RANGE, TT_SEARCH_FULL } tt_search;      /* search.c */
+
+typedef struct tt_grid { tt_grid_kind kind; int bits; tt_search search; } tt_grid;
 typedef struct tt_fit { float scale[TT_LANES], inv[TT_LANES], off[TT_LANES], min[TT_LANES]; bool overflow; } tt_fit;
 
 /* Scales of n columns x [n][TT_LANES]; keep [n][TT_LANES] is 0 for a weight that does not count, else the weight of its squared error;
@@ -36,7 +38,9 @@ static inline void tt__grid_round(const tt_fit *f, float top_code, const float *
 }
 
 /* The grid for a storage format: "own" and "auto" at 2, 3 bits are free to choose, standard types are not. */
-tt_grid tt__grid_for(int bits, bool sym, bool search, bool sparse, const char *format);
+tt_grid tt__grid_for(int bits, bool sym, tt_search search, bool sparse, const char *format);
+/* A knob "search" of none|range|full. */
+tt_search tt__search_of(const tt_knobs *k);
 /* A knob "32|64|128|row" as columns of a group; a whole row is stored as groups of 128 with equal scales. */
 int64_t tt__group_columns(const tt_knobs *k, int64_t cols, int *stored);
 

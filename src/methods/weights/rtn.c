@@ -13,19 +13,18 @@
 static const tt_knob knobs[] = {
     {"type", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "none|Q4_0|Q4_1|Q5_0|Q5_1|Q8_0|Q2_K|Q3_K|Q4_K|Q5_K|Q6_K|IQ4_NL|F16|BF16|F32", "none", NULL,
      "standard GGUF type with its own search instead of bits and group"},
-    {"importance", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", "type!=none", "weight the type's search by the mean squared inputs (needs calibration data)"},
+    {"importance", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", NULL, "weight the search by the mean squared inputs (needs calibration data)"},
     {"bits", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "2|3|4|5|8", "4", "type=none", "bits of a code"},
     {"group", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "32|64|128|row", "64", "type=none", "columns that share a scale"},
     {"sym", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", "type=none", "symmetric grid; false: scale and minimum"},
-    {"mse", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", "type=none", "search the scale for the least squared error; false: nothing clips"},
+    {"search", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "none|range|full", "range", "type=none", "of the scale: none (nothing clips), range (the best of several), full (least squares and single codes)"},
     {"format", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "auto|gguf|own", "auto", "type=none", "storage: standard types where they fit, always, or never"},
 };
 
 static bool standard(const tt_knobs *k, tt_dtype *type) { return strcmp(tt__knob_s(k, "type"), "none") && tt__dtype_from_name(tt__knob_s(k, "type"), type); }
 
 static unsigned wants(const tt_knobs *k) {
-    tt_dtype type;
-    return standard(k, &type) && tt__knob_b(k, "importance") ? TT_WANT_SUMSQ : TT_WANT_NOTHING;
+    return tt__knob_b(k, "importance") ? TT_WANT_SUMSQ : TT_WANT_NOTHING;
 }
 
 /* Into the type and back, so that a report sees the values that are stored. */
@@ -40,12 +39,13 @@ static tt_status into_type(tt_ctx *ctx, tt_dtype type, const float *importance, 
 
 static tt_status matrix(tt_ctx *ctx, const tt_knobs *k, tt_draft *d, const tt_stats *s, tt_err *err) {
     tt_dtype type;
-    if (standard(k, &type)) return into_type(ctx, type, tt__knob_b(k, "importance") && s ? s->sumsq : NULL, d, err);
+    const float *importance = tt__knob_b(k, "importance") && s ? s->sumsq : NULL;
+    if (standard(k, &type)) return into_type(ctx, type, importance, d, err);
     int stored, bits = (int)tt__knob_i(k, "bits");
     int64_t columns = tt__group_columns(k, d->cols, &stored);
-    tt_grid grid = tt__grid_for(bits, tt__knob_b(k, "sym"), tt__knob_b(k, "mse"), d->keep, tt__knob_s(k, "format"));
+    tt_grid grid = tt__grid_for(bits, tt__knob_b(k, "sym"), tt__search_of(k), d->keep, tt__knob_s(k, "format"));
     TT_TRY(tt__draft_quantize(d, bits, stored, grid.kind == TT_GRID_FREE, err));
-    TT_TRY(tt__grid_fit_draft(ctx, &grid, columns, NULL, d, err));
+    TT_TRY(tt__grid_fit_draft(ctx, &grid, columns, importance, d, err));
     tt__grid_round_draft(ctx, d);
     return TT_OK;
 }

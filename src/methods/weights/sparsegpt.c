@@ -51,7 +51,7 @@ static tt_status matrix(tt_ctx *ctx, const tt_knobs *k, tt_draft *d, const tt_st
     tt_obs o = {.block = tt__knob_i(k, "block"), .damp = tt__knob_f(k, "damp"), .columns = group, .group = group};
     TT_TRY(tt__pattern_parse(tt__knob_s(k, "pattern"), &o.pattern, err));
     if (!o.pattern.m) o.sparsity = tt__knob_f(k, "sparsity");
-    if (bits) o.grid = tt__grid_for(bits, true, true, true, tt__knob_s(k, "format"));
+    if (bits) o.grid = tt__grid_for(bits, true, TT_SEARCH_RANGE, true, tt__knob_s(k, "format"));
     return tt__obs(ctx, &o, d, s, err);
 }
 

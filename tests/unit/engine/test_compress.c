@@ -129,6 +129,62 @@ TT_CASE(stock_types) {
     TT_CHECK(!file_is_there(o.output));
 }
 
+/* Embedding and output under a recipe of their own, behind the layers; everything is counted. */
+TT_CASE(embedding) {
+    static const struct { const char *recipe, *embedding, *type; bool learns; } cases[] = {
+        {"gptq(bits=3)", "rtn(bits=4,group=32,format=own,importance=true)", "group(bits=4,group=32)", true},
+        {"rtn(bits=4)", "gptq(bits=3,group=32,sym=false)", "group(bits=3,group=32,grid=min)", true},
+        {"rtn(bits=4)", "q4_0", "Q4_0", false}, {"Q8_0", "rtn(bits=3,group=32)", "group(bits=3,group=32)", false},
+        {"wanda", "wanda+rtn(bits=4)", "sparseq(bits=4,group=64)", true}};
+    tt_err err = {0};
+    tt_ctx *ctx = tt_test_ctx(2, NULL);
+    make_model();
+    const char *text = text_file();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        tt_compress_options o = options(cases[i].recipe, text, "out.gguf"), dry;
+        tt_compress_report *r, *predicted;
+        tt_model *m;
+        tt_test_note("%s, embedding %s", cases[i].recipe, cases[i].embedding);
+        o.force = true;
+        if (i % 2) o.output_tensor = cases[i].embedding;
+        else o.token_embedding = cases[i].embedding;
+        dry = o;
+        dry.dry_run = true;
+        plain_run(ctx, &o, &r);
+        TT_CHECK_EQ(r->n_layers, 15);
+        const tt_layer_report *e = &r->layers[0];
+        TT_CHECK_STR(e->tensor, "token_embd.weight");
+        TT_CHECK_STR(e->type, cases[i].type);
+        TT_CHECK(e->weight_error > 0 && e->weight_error < 0.6);
+        TT_CHECK_EQ(isfinite(e->error) != 0, cases[i].learns);
+        TT_CHECK_OK(tt_model_open(ctx, o.output, NULL, &m, &err));
+        TT_CHECK_EQ(tt_model_get_info(m)->bytes, r->bytes_after);
+        TT_CHECK_NEAR(tt_model_get_info(m)->bits_per_weight, r->bits_after, 1e-9);
+        TT_CHECK_NEAR(tt_model_get_info(m)->linear_bits_per_weight, r->linear_bits_after, 1e-9);
+        tt_model_close(m);
+        TT_CHECK_OK(tt_compress(ctx, &dry, &predicted, &err));
+        TT_CHECK_EQ(predicted->n_layers, 15);
+        TT_CHECK_NEAR(predicted->bits_after, r->bits_after, 0.4);
+        tt_compress_free_report(predicted);
+        tt_compress_free_report(r);
+    }
+    tt_compress_options o = options("Q8_0", text, "never.gguf");
+    o.token_embedding = "rtn(bits=3,importance=true)";                              /* nothing reads the text */
+    TT_CHECK_FAILS(TT_USAGE, tt_compress(ctx, &o, NULL, &err));
+    o = options("rtn", text, "never.gguf");
+    o.token_embedding = "prompt(tokens=4)";
+    TT_CHECK_FAILS(TT_USAGE, tt_compress(ctx, &o, NULL, &err));
+    o.token_embedding = "Q4_9";
+    TT_CHECK_FAILS(TT_USAGE, tt_compress(ctx, &o, NULL, &err));
+    o.token_embedding = "Q4_0";
+    o.output_tensor = "Q8_0";                                                       /* one matrix, two types */
+    TT_CHECK_FAILS(TT_USAGE, tt_compress(ctx, &o, NULL, &err));
+    o.token_embedding = "Q4_K";                                                     /* 32 columns are no block of 256: refused, not replaced */
+    o.output_tensor = NULL;
+    TT_CHECK_FAILS(TT_TARGET, tt_compress(ctx, &o, NULL, &err));
+    TT_CHECK(!file_is_there(o.output));
+}
+
 TT_CASE(wrong_usage) {
     tt_err err = {0};
     tt_ctx *ctx = tt_test_ctx(1, NULL);
@@ -309,6 +365,7 @@ TT_CASE(killed_at_any_write) {
             whole.samples = o.samples = 400;                                         /* two batches */
             if (self) whole.samples = o.samples = 12;
             if (small) o.max_ram = whole.max_ram = 6 << 20;
+            else o.token_embedding = whole.token_embedding = "gptq(bits=4,group=32,format=own)";
             plain_run(ctx, &whole, NULL);
             int runs = 0;
             for (uint64_t k = 24; k < 200; k = k * 5 / 2) {                          /* a save takes up to 20 writes */
@@ -378,4 +435,100 @@ TT_CASE(faults) {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) tt_test_fault_loop(kinds[i], TT_FAULT_ONCE, faulty_run, &f);
     f.save = 0;                                                                       /* a state after every step: only its own doors */
     tt_test_fault_loop(TT_FAULT_RENAME, TT_FAULT_ONCE, faulty_run, &f);
+}
+
+/* ------------------------------------------------------------ under a target ---- */
+
+static char *metadata(const char *path, const char *key) {
+    tt_err err = {0};
+    tt_gguf *g;
+    const char *text;
+    size_t n;
+    char *out = NULL;
+    TT_CHECK_OK(tt__gguf_open(path, &g, &err));
+    if (tt__gguf_has(g, key)) {
+        TT_CHECK_OK(tt__gguf_str(g, key, true, &text, &n, &err));
+        out = tt__alloc(n + 1);
+        memcpy(out, text, n);
+        out[n] = 0;
+    }
+    tt__gguf_close(g);
+    return out;
+}
+
+/* The target holds, nothing worse than the uniform form is shipped, everything is cleaned up, and the file says what got what. */
+TT_CASE(target) {
+    static const struct { double bpw; const char *recipe, *embedding; } cases[] = {
+        {0, "gptq", "rtn(bits=4,group=32,format=own)"}, {6.2, "gptq(act_order=false)", "rtn(bits=8,format=own)"}, {6.5, "rtn(sym=false)", "Q8_0"}};
+    tt_err err = {0};
+    tt_ctx *ctx = tt_test_ctx(2, NULL);
+    make_model();
+    const char *text = text_file();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        tt_compress_options o = options(cases[i].recipe, text, "out.gguf");
+        tt_compress_report *r;
+        tt_test_note("%s at %g", cases[i].recipe, cases[i].bpw);
+        o.force = true;
+        o.token_embedding = cases[i].embedding;
+        o.target_bpw = cases[i].bpw;
+        if (!cases[i].bpw) o.target_bytes = 36000;
+        plain_run(ctx, &o, &r);
+        TT_CHECK_EQ(r->n_layers, 15);
+        if (o.target_bytes) TT_CHECK(r->file_bytes <= o.target_bytes);
+        else TT_CHECK(r->bits_after <= o.target_bpw);
+        if (r->mixed) TT_CHECK(r->mix_loss <= r->uniform_loss);
+        char *a = metadata(o.output, "trimtab.allocation");
+        TT_CHECK(a && strstr(a, "bits=") && strstr(a, "blk.1.ffn_down"));
+        tt__free(a);
+        tt_compress_free_report(r);
+    }
+    tt_compress_options o = options("gptq", text, "never.gguf");
+    o.target_bpw = 4;
+    o.target_bytes = 10000;
+    TT_CHECK_FAILS(TT_USAGE, tt_compress(ctx, &o, NULL, &err));                     /* two targets */
+    o.target_bytes = 0;
+    o.recipe = "Q4_0";
+    TT_CHECK_FAILS(TT_USAGE, tt_compress(ctx, &o, NULL, &err));                     /* no family */
+    o.recipe = "wanda+gptq";
+    TT_CHECK_FAILS(TT_USAGE, tt_compress(ctx, &o, NULL, &err));
+    o.recipe = "gptq";
+    o.data = "self";
+    TT_CHECK_FAILS(TT_USAGE, tt_compress(ctx, &o, NULL, &err));
+    TT_CHECK(!file_is_there(o.output));
+}
+
+/* Less than the smallest form: exit code 3, the nearest written and reported. */
+TT_CASE(target_out_of_reach) {
+    tt_err err = {0};
+    tt_ctx *ctx = tt_test_ctx(2, NULL);
+    tt_compress_report *r = NULL;
+    make_model();
+    tt_compress_options o = options("gptq", text_file(), "nearest.gguf");
+    o.target_bpw = 1;
+    TT_CHECK_FAILS(TT_TARGET, tt_compress(ctx, &o, &r, &err));
+    TT_CHECK(r && file_is_there(o.output) && r->bits_after > 1 && !r->mixed);
+    for (size_t l = 0; l < r->n_layers; l++) TT_CHECK_STR(r->layers[l].type, "group(bits=2,group=128)");
+    tt_compress_free_report(r);
+    TT_CHECK(!file_is_there(tt_test_path("nearest.gguf.state")));
+}
+
+/* Killed at any write, in any of its parts: the same call goes on and ends with the same bytes. */
+TT_CASE(target_killed_at_any_write) {
+    tt_ctx *ctx = tt_test_ctx(2, NULL);
+    make_model();
+    tt_compress_options whole = options("gptq", text_file(), "whole.gguf"), o;
+    whole.target_bpw = 14;
+    whole.force = true;
+    o = whole;
+    o.output = tt_test_path("killed.gguf");
+    plain_run(ctx, &whole, NULL);
+    for (uint64_t k = 24; k < 400; k = k * 5 / 2) {
+        tt_status st;
+        int runs = 0;
+        unlink(o.output);
+        while ((st = killed_run(&o, k)) == TT_TERMINATED) TT_CHECK(++runs < 500);
+        tt_test_note("killed at write %llu", (unsigned long long)k);
+        TT_CHECK_EQ(st, TT_OK);
+        TT_CHECK(same_bytes(whole.output, o.output));
+    }
 }

@@ -254,7 +254,7 @@ TT_CASE(wanda_textbook) {
 /* Every weight sits on the level of its grid that is nearest to it. */
 TT_CASE(rtn_rounds_to_the_nearest_level) {
     static const char *const recipes[] = {"rtn(bits=4)", "rtn(bits=3,group=32)", "rtn(bits=2,group=128)", "rtn(bits=4,format=own)", "rtn(bits=8)", "rtn(bits=5,sym=false)",
-                                          "rtn(bits=4,sym=false,mse=false)", "rtn(bits=4,group=row)", "rtn(bits=5)", "rtn(bits=2,sym=false)"};
+                                          "rtn(bits=4,sym=false,search=none)", "rtn(bits=4,group=row)", "rtn(bits=5)", "rtn(bits=2,sym=false)"};
     tt_err err = {0};
     tt_ctx *ctx = tt_test_ctx(2, NULL);
     layer l = make_layer(19, 224, false, 5);                           /* a short last group for 64 and 128 */
@@ -328,7 +328,7 @@ TT_CASE(recipes_that_make_no_sense) {
 
 /* Without correlations there is nothing to push on: rounding to nearest, bit for bit. */
 TT_CASE(gptq_of_identity_is_rtn) {
-    static const char *const args[] = {"bits=4", "bits=3,group=32", "bits=2,group=128", "bits=4,sym=false", "bits=8", "bits=4,group=row", "bits=4,format=own", "bits=5,mse=false", "bits=2,sym=false"};
+    static const char *const args[] = {"bits=4", "bits=3,group=32", "bits=2,group=128", "bits=4,sym=false", "bits=8", "bits=4,group=row", "bits=4,format=own", "bits=5,search=none", "bits=2,sym=false", "bits=3,search=full", "bits=2,sym=false,search=full"};
     tt_err err = {0};
     tt_ctx *ctx = tt_test_ctx(2, NULL);
     layer l = make_layer(37, 300, true, 9);
@@ -409,7 +409,7 @@ TT_CASE(sparsegpt_textbook) {
 TT_CASE(repair_beats_plain_rounding) {
     static const char *const pairs[][2] = {{"gptq(bits=4)", "rtn(bits=4)"}, {"gptq(bits=3)", "rtn(bits=3)"}, {"gptq(bits=3,act_order=false)", "rtn(bits=3)"}, {"gptq(bits=4,sym=false)", "rtn(bits=4,sym=false)"},
                                            {"sparsegpt", "wanda"}, {"wanda", "magnitude"}, {"sparsegpt(bits=4)", "wanda+rtn(bits=4)"}, {"sparsegpt(pattern=2:4)", "wanda(pattern=2:4)"},
-                                           {"rtn(bits=3)", "rtn(bits=3,mse=false)"}, {"wanda+gptq(bits=3)", "wanda+rtn(bits=3)"}};
+                                           {"rtn(bits=3)", "rtn(bits=3,search=none)"}, {"wanda+gptq(bits=3)", "wanda+rtn(bits=3)"}};
     tt_err err = {0};
     tt_ctx *ctx = tt_test_ctx(2, NULL);
     layer l = make_layer(64, 192, false, 12);
