@@ -70,7 +70,7 @@ if needs_model model; then
     check paired_rows [ "$(grep -c 'nll ' "$scratch/out")" -ge 3 ]
     code logits 0 trimtab perplexity "$m" -f text.txt --chunks 1 -c 128 --kl-divergence-base base.bin
     code compress_dry_run 0 trimtab compress "$m" out.gguf Q4_0 --dry-run --json
-    check compress_dry_run_keys json "$scratch/out" '{"model","output","recipe","recipe_sha256","data_sha256","dry_run","resumed","bytes_before","bytes","file_bytes","bits_per_weight_before","bits_per_weight","linear_bits_per_weight_before","linear_bits_per_weight","seconds","peak_bytes","threads","isa","layers"} == set(d) and d["dry_run"]'
+    check compress_dry_run_keys json "$scratch/out" '{"model","output","recipe","recipe_sha256","data_sha256","dry_run","resumed","bytes_before","bytes","file_bytes","bits_per_weight_before","bits_per_weight","linear_bits_per_weight_before","linear_bits_per_weight","seconds","peak_bytes","threads","isa","target","layers"} == set(d) and d["dry_run"]'
     check compress_dry_run_writes_nothing [ ! -e out.gguf ]
     code compress_type 0 trimtab compress "$m" out.gguf q4_0 2
     check compress_type_file [ -s out.gguf ]

@@ -522,7 +522,7 @@ TT_CASE(target_killed_at_any_write) {
     o = whole;
     o.output = tt_test_path("killed.gguf");
     plain_run(ctx, &whole, NULL);
-    for (uint64_t k = 24; k < 400; k = k * 5 / 2) {
+    for (uint64_t k = 24; k < 200; k = k * 3) {
         tt_status st;
         int runs = 0;
         unlink(o.output);
