@@ -48,6 +48,7 @@ ROWS = {     # name: (what it says, kind, our model, the peer's, llama-bench's o
     "decode-3bit": ("generation, 135M, 3 bits", "rate", "135m-own3", "135m-q4_0", "-p 0 -n 128"),
     "decode-2bit": ("generation, 135M, 2 bits", "rate", "135m-own2", "135m-q4_0", "-p 0 -n 128"),
     "decode-sparse50": ("generation, 135M, half of the weights anywhere, 4 bits", "rate", "135m-sparse50", "135m-q4_0", "-p 0 -n 128"),
+    "decode-sparse50-auto": ("the same in the run format that a clock at opening chooses", "rate", "135m-sparse50", "135m-q4_0", "-p 0 -n 128"),
     "decode-slide2": ("generation, 135M, half of the weights by slide2, 4 bits", "rate", "135m-slide2", "135m-q4_0", "-p 0 -n 128"),
     "prefill-512": ("prompt of 512, 135M, 4 bits", "rate", "135m-q4_0", "135m-q4_0", "-p 512 -n 0"),
     "prefill-2k": ("prompt of 2048, 135M, 4 bits", "rate", "135m-q4_0", "135m-q4_0", "-p 2048 -n 0"),
@@ -57,6 +58,7 @@ ROWS = {     # name: (what it says, kind, our model, the peer's, llama-bench's o
     "first-1b": ("start to first token, 1B, 4 bits", "seconds", "1b-q4_0", "1b-q4_0", "-p 16 -n 0 -r 1 --no-warmup"),
     "memory-1b": ("peak resident memory, 1B, 4 bits", "bytes", "1b-q4_0", "1b-q4_0", "-p 16 -n 0 -r 1 --no-warmup"),
 }
+OURS_ONLY = {"decode-sparse50-auto": ["--run-format", "auto"]}
 ISA_NAMES = ("scalar", "avx2", "avx512", "neon")
 
 
@@ -156,7 +158,7 @@ def one_pair(a, name, isa, threads, peer, files, index):
     env.pop("TRIMTAB_ISA", None)
     if isa != "best":
         env["TRIMTAB_ISA"] = isa
-    ours_extra = ["--quiet"] + ([] if kind == "rate" else ["--no-ceilings"])
+    ours_extra = ["--quiet", *OURS_ONLY.get(name, [])] + ([] if kind == "rate" else ["--no-ceilings"])
     sides = [("ours", [a.trimtab, "bench"], files[0], ours_extra), ("peer", [a.peer[peer]], files[1], a.peer_args)]
     got = {}
     for side, program, model, extra in sides if index % 2 == 0 else sides[::-1]:
