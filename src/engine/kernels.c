@@ -27,7 +27,7 @@ enum {
     HALF = 0x211f,                                 /* 0.01 as f16 */
     DECODED = 32,                                  /* rows that a decoder writes: 128 KB */
     BATCH = 256,                                   /* tokens of a batch */
-    TABLE_ROWS = 160, USUAL_LOOPS = 118
+    TABLE_ROWS = 160, USUAL_LOOPS = 123
 };
 static const double usual_seconds = 8;
 
@@ -470,6 +470,49 @@ static void slide2_loops(lab *l) {
     measure(l, &product, "half of the weights, 4 bits, 1 token");
 }
 
+/* ------------------------------------------------------------ trellis codes ---- */
+
+typedef struct trellis_lab { tt_trellis w; tt_viterbi search; uint8_t rates[COLS]; int64_t start[COLS + 1]; uint16_t halves[COLS]; } trellis_lab;
+
+static void trellis_decoder(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
+    (void)chunk, (void)y;
+    for (int64_t r = 0; r < DECODED; r += TT_TRELLIS_LANES) l->k->trellis_decode(&((const trellis_lab *)(const void *)l->batch)->w, r, 0, o->row_bytes, l->f + COLS * r);
+}
+
+static void trellis_search(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
+    (void)o, (void)chunk, (void)y;
+    l->k->trellis_search(&((trellis_lab *)l->batch)->search);
+}
+
+static void hadamard(const lab *l, const loop *o, const uint8_t *chunk, float *y) {
+    (void)chunk, (void)y;
+    memset(l->f, 0, (size_t)o->rows * 64);
+    l->k->hadamard_lanes(l->f, o->rows, 0);
+}
+
+/* The lab lies where batches do; costs and choices of the search behind the floats of a decoder. */
+static void trellis_loops(lab *l) {
+    enum { STATES = 12, PREFIXES = 1 << (STATES - 2), TOKENS = 16 };
+    trellis_lab *t = l->batch;
+    for (int bits = 2; bits <= 4; bits++) {
+        t->w = (tt_trellis){STATES, DECODED, COLS, DECODED, DECODED, COLS, t->rates, t->start, l->chunk, t->halves, t->halves};
+        t->start[0] = 0;
+        for (int c = 0; c < COLS; c++) t->rates[c] = (uint8_t)bits, t->halves[c] = HALF, t->start[c + 1] = t->start[c] + DECODED / 8 * bits;
+        random_bytes(l, l->chunk, t->start[COLS]);
+        const loop o = {.kernel = "trellis_decode", .call = trellis_decoder, .row_bytes = COLS, .bytes = (double)t->start[COLS] + 4.0 * DECODED * COLS};
+        char variant[64];
+        snprintf(variant, sizeof variant, "%d bits, 4096 states", bits);
+        measure(l, &o, variant);
+    }
+    float *const at = l->f + 4 * N;
+    t->search = (tt_viterbi){.states = STATES, .bits = 2, .n = TOKENS, .x = at, .weight = at + TOKENS, .value = at + 2 * TOKENS, .least = at + N, .spare = at + N + PREFIXES + 16,
+                             .from = (uint8_t *)(at + 2 * N)};
+    const loop search = {.kernel = "trellis_search", .call = trellis_search, .ops = 6.0 * TOKENS * (1 << STATES), .bytes = 4.0 * TOKENS * (1 << STATES)};
+    const loop turn = {.kernel = "hadamard_lanes", .call = hadamard, .rows = 576, .ops = 16.0 * 576 * (12 + 12 + 2), .bytes = 128.0 * 576};
+    measure(l, &search, "2 bits, 4096 states, 16 weights");
+    measure(l, &turn, "576, 16 rows");
+}
+
 /* Segments: mask, scales, starts of the panels, codes. */
 static tt_bitmask bitmask_at(const loop *o, const uint8_t *chunk) {
     return (tt_bitmask){.group = 64, .rows = o->rows, .cols = COLS, .units = COLS / 64, .groups = COLS / 64, .mask = (const uint64_t *)(const void *)chunk,
@@ -743,6 +786,8 @@ tt_status tt_kernels_measure(tt_ctx *ctx, double seconds, tt_kernel_table **out,
     group_loops(&l);
     sparse_loops(&l);
     slide2_loops(&l);
+    trellis_loops(&l);
+    fill_floats(&l);
     bitmask_loops(&l);
     float_loops(&l);
     fill_floats(&l);
