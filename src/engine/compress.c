@@ -25,6 +25,7 @@
 #include "engine/texts.h"
 #include "methods/method.h"
 #include "methods/weights/grid.h"
+#include "methods/weights/obs.h"
 #include "models/store.h"
 #include "text/dataset.h"
 #include "train/calib.h"
@@ -256,8 +257,8 @@ static tt_status check_fallbacks(cjob *j, tt_err *err) {
 
 typedef struct needs { uint64_t fixed, sums, largest_sum, hidden; } needs;   /* sums: with what belongs to them in the dense stream */
 
-/* Bytes beside the mapped model. A matrix in work, at most: two dense copies (one may be in walking order), codes and mask with each, and either
- * the factor of its Hessian with one stripe of errors, or the operator that was made of it. */
+/* Bytes beside the mapped model. A matrix in work, at most: three dense copies (weights, errors, their gradient), codes and mask, and either
+ * the factor of its Hessian (with a correction two more of that size) and what the walk and the polish take, or the operator that was made of it. */
 static needs memory_needs(const cjob *j) {
     const tt_hparams *h = &j->net->hp;
     needs m = {0};
@@ -265,7 +266,8 @@ static needs memory_needs(const cjob *j) {
     for (size_t i = 0; i < j->net->n_weights; i++) {
         const tt_weight *w = &j->net->weights[i];
         if (!treated(j, i)) continue;
-        uint64_t n = (uint64_t)(w->rows * w->cols), factored = calibrates(j) ? 12 * n + (uint64_t)(w->cols * w->cols) * 4 + (uint64_t)w->rows * 256 * 9 : 0;
+        uint64_t n = (uint64_t)(w->rows * w->cols), square = (uint64_t)(w->cols * w->cols) * (j->wants & TT_WANT_CROSS ? 12 : 4);
+        uint64_t factored = calibrates(j) ? 14 * n + square + (uint64_t)w->rows * 256 * 9 + (uint64_t)w->cols * 4096 + tt__refine_bytes(w->rows, w->cols) : 0;
         if (14 * n > work) work = 14 * n;
         if (factored > work) work = factored;
     }

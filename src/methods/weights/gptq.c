@@ -3,14 +3,19 @@
  *
  *     act_order       columns by falling diag H, so that the inputs that matter are rounded while there is room to repair; groups stay
  *                     groups of neighbours, so their scales are fitted beforehand (static_groups): no index per column is stored. At 3 bits
- *                     it takes the perplexity of a 135 M model from 47 to 35, so it is the default
+ *                     it takes the perplexity of a 135 M model from 47 to 35, so it is the default. groups: groups stay together and their
+ *                     scales are fitted on the way; pivot: the order of least conditional variances, Babai's (arXiv 2507.18553)
+ *     correct         earlier layers are compressed, so inputs differ from those of the model itself: aim at its outputs (obs.c). Calibration
+ *                     then sends the uncompressed stream along, which doubles its forward passes and triples its statistics
+ *     refine          rounds of codes and scales after the walk (refine.c)
  *     sequential      the paper's "true sequential": q k v, then o, then gate up, then down, each from inputs that the rounded ones before it give
- *     sym = false     scale and minimum: Q4_1, Q5_1, or our group operator with minima
+ *     search          none: no original weight clips; range, full: the scale that errs least (search.c)
+ *     sym = false     scale and minimum: Q4_1, Q5_1
  *
  * Stored as Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 where format=auto or gguf (llama.cpp loads it), as our group operator otherwise. A mask that an
  * earlier method of the recipe left is kept to.
  *
- * Cost: as sparsegpt; b + 16/group bits per weight (standard types: + 16/32); twice the scales where there are minima.
+ * Cost: as sparsegpt, a round of refine about one walk more; b + 16/group bits per weight (standard types: + 16/32, asymmetric + 32/32).
  */
 #include "methods/weights/obs.h"
 #include <math.h>
@@ -20,9 +25,13 @@ static const tt_knob knobs[] = {
     {"group", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "32|64|128|row", "64", NULL, "columns that share a scale"},
     {"sym", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", NULL, "symmetric grid; false: scale and minimum"},
     {"search", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "none|range|full", "range", NULL, "of the scale: none (nothing clips), range (the best of several), full (least squares and single codes)"},
-    {"act_order", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "true", NULL, "round the columns with the largest inputs first (implies static_groups)"},
+    {"act_order", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, TT_ORDERS, "true", NULL,
+     "round the columns with the largest inputs first (implies static_groups); groups: within groups, and groups; pivot: by conditional variance"},
     {"static_groups", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", "act_order=false", "fit all scales to the original weights"},
     {"sequential", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", NULL, "within a block, collect inputs again after each rounded stage (four passes instead of one)"},
+    {"correct", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, TT_CORRECTIONS, "none", NULL, "aim at the outputs of the uncompressed model, not at those from inputs that compressed layers gave"},
+    {"alpha", TT_KNOB_REAL, 0, 1, TT_LINEAR, NULL, "1", "correct!=none", "share of the correction (GPTAQ's code: 0.25)"},
+    {"refine", TT_KNOB_INT, -1, 20, TT_LINEAR, NULL, "2", NULL, "rounds of codes and scales after the walk; 0: scales once; -1: none"},
     {"damp", TT_KNOB_REAL, 0, 1, TT_LOG, NULL, "0.01", NULL, "share of the mean diagonal added to the Hessian; raised tenfold where that fails"},
     {"block", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "64|128|256", "128", NULL, "columns between two updates of the rest"},
     {"format", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "auto|gguf|own", "auto", NULL, "storage: standard types where they fit, always, or never"},
@@ -42,14 +51,15 @@ static tt_status applies(const tt_net *net, const tt_knobs *k, tt_err *err) {
 }
 
 static unsigned wants(const tt_knobs *k) {
-    (void)k;
-    return TT_WANT_HESSIAN;
+    return strcmp(tt__knob_s(k, "correct"), "none") ? TT_WANT_HESSIAN | TT_WANT_CROSS : TT_WANT_HESSIAN;
 }
 
 static bool sequential(const tt_knobs *k) { return tt__knob_b(k, "sequential"); }
 
 static tt_status matrix(tt_ctx *ctx, const tt_knobs *k, tt_draft *d, const tt_stats *s, tt_err *err) {
-    tt_obs o = {.block = tt__knob_i(k, "block"), .damp = tt__knob_f(k, "damp"), .static_groups = tt__knob_b(k, "static_groups"), .act_order = tt__knob_b(k, "act_order")};
+    tt_obs o = {.block = tt__knob_i(k, "block"), .damp = tt__knob_f(k, "damp"), .static_groups = tt__knob_b(k, "static_groups"), .alpha = tt__knob_f(k, "alpha"), .refine = (int)tt__knob_i(k, "refine")};
+    o.order = tt__order_of(tt__knob_s(k, "act_order"));
+    o.correct = tt__correct_of(tt__knob_s(k, "correct"));
     o.grid = tt__grid_for((int)tt__knob_i(k, "bits"), tt__knob_b(k, "sym"), tt__search_of(k), d->keep, tt__knob_s(k, "format"));
     o.columns = tt__group_columns(k, d->cols, &o.group);
     return tt__obs(ctx, &o, d, s, err);
@@ -65,6 +75,6 @@ static double cost_bits(const tt_knobs *k, int64_t rows, int64_t cols) {
 static const tt_compress_vtable compress = {.wants = wants, .sequential = sequential, .matrix = matrix, .format = format};
 const tt_method tt__method_gptq = {
     .info = {.name = "gptq", .family = "weights", .title = "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", .id = "arXiv 2210.17323",
-             .year = 2022, .summary = "rounds column by column and repairs the rest of the row by second-order updates", .version = 1, .stage = "compress",
+             .year = 2022, .summary = "rounds column by column and repairs the rest of the row by second-order updates", .version = 2, .stage = "compress",
              .knobs = knobs, .n_knobs = sizeof knobs / sizeof *knobs},
     .applies = applies, .cost_bits = cost_bits, .compress = &compress};

@@ -48,7 +48,7 @@ static bool sequential(const tt_knobs *k) { return tt__knob_b(k, "sequential"); 
 
 static tt_status matrix(tt_ctx *ctx, const tt_knobs *k, tt_draft *d, const tt_stats *s, tt_err *err) {
     int bits = (int)tt__knob_i(k, "bits"), group = (int)tt__knob_i(k, "group");
-    tt_obs o = {.block = tt__knob_i(k, "block"), .damp = tt__knob_f(k, "damp"), .columns = group, .group = group};
+    tt_obs o = {.block = tt__knob_i(k, "block"), .damp = tt__knob_f(k, "damp"), .columns = group, .group = group, .refine = -1};
     TT_TRY(tt__pattern_parse(tt__knob_s(k, "pattern"), &o.pattern, err));
     if (!o.pattern.m) o.sparsity = tt__knob_f(k, "sparsity");
     if (bits) o.grid = tt__grid_for(bits, true, TT_SEARCH_RANGE, true, tt__knob_s(k, "format"));

@@ -337,7 +337,7 @@ TT_CASE(gptq_of_identity_is_rtn) {
             char a[96], b[96];
             tt_draft x, y;
             snprintf(a, sizeof a, "rtn(%s)", args[i]);
-            snprintf(b, sizeof b, "gptq(%s%s)", args[i], act ? "" : ",act_order=false");
+            snprintf(b, sizeof b, "gptq(%s,refine=-1%s)", args[i], act ? "" : ",act_order=false");
             tt_test_note("%s", b);
             TT_CHECK_OK(apply(ctx, a, &l, &x, &err));
             TT_CHECK_OK(apply(ctx, b, &l, &y, &err));
@@ -351,8 +351,8 @@ TT_CASE(gptq_of_identity_is_rtn) {
 }
 
 TT_CASE(gptq_textbook) {
-    static const char *const recipes[] = {"gptq(bits=4,act_order=false,static_groups=true)", "gptq(bits=3,act_order=false,static_groups=true,group=32)", "gptq(bits=4,format=own)",
-                                          "gptq(bits=4,act_order=false,group=row)", "gptq(bits=3,block=64)", "gptq(bits=4,act_order=false)"};
+    static const char *const recipes[] = {"gptq(bits=4,act_order=false,static_groups=true,refine=-1)", "gptq(bits=3,act_order=false,static_groups=true,group=32,refine=-1)", "gptq(bits=4,format=own,refine=-1)",
+                                          "gptq(bits=4,act_order=false,group=row,refine=-1)", "gptq(bits=3,block=64,refine=-1)", "gptq(bits=4,act_order=false,refine=-1)"};
     tt_err err = {0};
     tt_ctx *ctx = tt_test_ctx(2, NULL);
     layer l = make_layer(100, 200, false, 10);
