@@ -6,6 +6,8 @@
  *     bits > 0       the joint pass: kept weights are rounded to a grid with or without a zero level, whichever errs less, its scale
  *                    searched over the kept weights of the group; one error, of cutting and rounding together, is pushed on
  *
+ * `correct` aims at the outputs of the uncompressed model (obs.c), `refine` polishes scales and codes of what stays (refine.c).
+ *
  * Departure from the paper's code: grids are symmetric and per group, not asymmetric per row, so that a pruned weight needs no code.
  *
  * Cost: two forward passes and, per matrix [rows, cols], cols³ (factor) + rows cols² (updates) multiplications. 1 + b (1 - sparsity) +
@@ -19,6 +21,9 @@ static const tt_knob knobs[] = {
     {"pattern", TT_KNOB_TEXT, 0, 0, TT_LINEAR, NULL, "unstructured", NULL, "unstructured, or N:M (N kept of every M neighbours), such as 2:4 or 4:8"},
     {"bits", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "0|2|3|4|8", "0", NULL, "bits of the kept weights, rounded in the same pass; 0: 16-bit floats"},
     {"group", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "32|64|128", "64", "bits>0", "columns that share a scale"},
+    {"refine", TT_KNOB_INT, -1, 20, TT_LINEAR, NULL, "2", "bits>0", "rounds of codes and scales after the walk, the mask kept; 0: scales once; -1: none"},
+    {"correct", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, TT_CORRECTIONS, "none", NULL, "aim at the outputs of the uncompressed model, not at those from inputs that compressed layers gave"},
+    {"alpha", TT_KNOB_REAL, 0, 1, TT_LINEAR, NULL, "1", "correct!=none", "share of the correction (GPTAQ's code: 0.25)"},
     {"damp", TT_KNOB_REAL, 0, 1, TT_LOG, NULL, "0.01", NULL, "share of the mean diagonal added to the Hessian; raised tenfold where that fails"},
     {"block", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "64|128|256", "128", NULL, "columns between two updates of the rest, and the stripe of an unstructured mask"},
     {"sequential", TT_KNOB_BOOL, 0, 0, TT_LINEAR, NULL, "false", NULL, "within a block, collect inputs again after each compressed stage"},
@@ -40,15 +45,16 @@ static tt_status applies(const tt_net *net, const tt_knobs *k, tt_err *err) {
 }
 
 static unsigned wants(const tt_knobs *k) {
-    (void)k;
-    return TT_WANT_HESSIAN;
+    return strcmp(tt__knob_s(k, "correct"), "none") ? TT_WANT_HESSIAN | TT_WANT_CROSS : TT_WANT_HESSIAN;
 }
 
 static bool sequential(const tt_knobs *k) { return tt__knob_b(k, "sequential"); }
 
 static tt_status matrix(tt_ctx *ctx, const tt_knobs *k, tt_draft *d, const tt_stats *s, tt_err *err) {
     int bits = (int)tt__knob_i(k, "bits"), group = (int)tt__knob_i(k, "group");
-    tt_obs o = {.block = tt__knob_i(k, "block"), .damp = tt__knob_f(k, "damp"), .columns = group, .group = group, .refine = -1};
+    tt_obs o = {.block = tt__knob_i(k, "block"), .damp = tt__knob_f(k, "damp"), .columns = group, .group = group, .refine = (int)tt__knob_i(k, "refine")};
+    o.correct = tt__correct_of(tt__knob_s(k, "correct"));
+    o.alpha = tt__knob_f(k, "alpha");
     TT_TRY(tt__pattern_parse(tt__knob_s(k, "pattern"), &o.pattern, err));
     if (!o.pattern.m) o.sparsity = tt__knob_f(k, "sparsity");
     if (bits) o.grid = tt__grid_for(bits, true, TT_SEARCH_RANGE, true, tt__knob_s(k, "format"));
@@ -69,6 +75,6 @@ static double cost_bits(const tt_knobs *k, int64_t rows, int64_t cols) {
 static const tt_compress_vtable compress = {.wants = wants, .sequential = sequential, .matrix = matrix, .format = format};
 const tt_method tt__method_sparsegpt = {
     .info = {.name = "sparsegpt", .family = "weights", .title = "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", .id = "arXiv 2301.00774", .year = 2023,
-             .summary = "prunes, alone or jointly with rounding, and repairs the rest of the row by second-order updates", .version = 1, .stage = "compress",
+             .summary = "prunes, alone or jointly with rounding, and repairs the rest of the row by second-order updates", .version = 2, .stage = "compress",
              .knobs = knobs, .n_knobs = sizeof knobs / sizeof *knobs},
     .applies = applies, .cost_bits = cost_bits, .compress = &compress};

@@ -377,7 +377,7 @@ TT_CASE(gptq_textbook) {
 
 /* With its mask given, the walk is the exact update; and the mask is the threshold on w² / U_jj² where nothing was updated yet. */
 TT_CASE(sparsegpt_textbook) {
-    static const char *const recipes[] = {"sparsegpt(sparsity=0.5)", "sparsegpt(sparsity=0.75,block=64)", "sparsegpt(pattern=2:4)", "sparsegpt(bits=4)", "sparsegpt(pattern=4:8,bits=3,group=32)"};
+    static const char *const recipes[] = {"sparsegpt(sparsity=0.5)", "sparsegpt(sparsity=0.75,block=64)", "sparsegpt(pattern=2:4)", "sparsegpt(bits=4,refine=-1)", "sparsegpt(pattern=4:8,bits=3,group=32,refine=-1)"};
     tt_err err = {0};
     tt_ctx *ctx = tt_test_ctx(2, NULL);
     layer l = make_layer(100, 200, false, 11);
