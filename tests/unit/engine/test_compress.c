@@ -239,7 +239,7 @@ TT_CASE(damaged_weights) {
 
 /* ------------------------------------------------------------ the same bytes ---- */
 
-static const char *const resumable[] = {"sparsegpt(bits=4)", "gptq(bits=3,sequential=true)", "wanda+rtn(bits=4)", "Q4_0"};
+static const char *const resumable[] = {"sparsegpt(bits=4)", "gptq(bits=3,sequential=true)", "gptq(bits=3,correct=qronos)", "gptq(bits=2,correct=gptaq,sequential=true)", "wanda+rtn(bits=4)", "Q4_0"};
 
 TT_CASE(threads_and_memory_do_not_matter) {
     tt_err err = {0};
