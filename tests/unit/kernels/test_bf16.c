@@ -79,7 +79,7 @@ static void one_shape(tt_ctx *ctx, int64_t M, int64_t N, int64_t K, int64_t unit
     const float *A = random_floats((size_t)(M * K), 1), *B = random_floats((size_t)(N * K), 1);
     float *C = guard((size_t)(M * N) * 4);
     const dense w = {B, N, K}, wt = {B, K, N};
-    const tt_wsrc src = {N, K, unit, decode_dense, &w, true}, srct = {K, N, unit, decode_dense, &wt, true};
+    const tt_wsrc src = {N, K, unit, decode_dense, &w, true, NULL}, srct = {K, N, unit, decode_dense, &wt, true, NULL};
     fill_nan(C, (size_t)(M * N));
     tt__gemm_w(ctx, &src, A, K, M, C, N, false);
     check("gemm_w", C, M, N, K, A, B, K, 1);
@@ -119,7 +119,7 @@ TT_CASE(threads_do_not_change_a_bit) {
     float *A = random_floats((size_t)(M * K), 1), *B = random_floats((size_t)(N * K), 1);
     float *one = guard((size_t)(M * N) * 4), *many = guard((size_t)(M * N) * 4);
     const dense w = {B, N, K};
-    const tt_wsrc src = {N, K, 1, decode_dense, &w, true};
+    const tt_wsrc src = {N, K, 1, decode_dense, &w, true, NULL};
     for (const char *const *isa = tt__kernels_levels(); *isa; isa++) {
         tt__gemm_w(context(1, *isa), &src, A, K, M, one, N, false);
         for (int threads = 2; threads < 6; threads++) {
