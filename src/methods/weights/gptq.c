@@ -6,8 +6,9 @@
  *                     it takes the perplexity of a 135 M model from 47 to 35, so it is the default. groups: groups stay together and their
  *                     scales are fitted on the way; pivot: the order of least conditional variances, Babai's (arXiv 2507.18553)
  *     correct         earlier layers are compressed, so inputs differ from those of the model itself: aim at its outputs (obs.c). Calibration
- *                     then sends the uncompressed stream along, which doubles its forward passes and triples its statistics
- *     refine          rounds of codes and scales after the walk (refine.c)
+ *                     then sends the uncompressed stream along, which doubles its forward passes and triples its statistics. Off, because a
+ *                     full correction goes astray where inputs are far off: at 2 bits, 16 x 512 tokens, perplexity 134 → 831
+ *     refine          rounds of codes and scales after the walk (refine.c): there, three rounds take 164 to 134
  *     sequential      the paper's "true sequential": q k v, then o, then gate up, then down, each from inputs that the rounded ones before it give
  *     search          none: no original weight clips; range, full: the scale that errs least (search.c)
  *     sym = false     scale and minimum: Q4_1, Q5_1
