@@ -17,6 +17,7 @@
  * Measured on 13 matrices of a 135 M model, mean of Σ e H e^T against gptq with groups of 64 at the same bytes: 0.325 at 2.25 bits, 0.31 at 3.25. Of that: a turn
  * of 64 columns is as good as one of all 576 or 1536 (0.326, 0.325) and is undone within a strip of a product, so it is the default, none has 0.342; scales per
  * 64 instead of rows, equal rates: 0.438; 2^14 states: 0.312 at three times the time; refit and sweeps: less than one in a hundred.
+ * The whole model, 16 sequences of 512 from one half of WikiText-2 test, 20 windows of the other: perplexity 42.4 at 2.24 bits.
  *
  * All arrays are by columns, [cols][padded rows], in walking order. The result does not depend on the number of threads.
  * Cost: bits + 16/group (or 16/cols) + 20/rows bits per weight; 106 M weights at 2 bits, 4096 states: about a minute of two cores a pass.
