@@ -2,7 +2,7 @@
 #ifndef TT_ENGINE_MODEL_H
 #define TT_ENGINE_MODEL_H
 #include "formats/peft.h"
-#include "models/net.h"
+#include "models/lora.h"
 #include "text/tokenizer.h"
 
 typedef struct tt__tensor_row { char *name; char type[48]; int n_dims; int64_t dims[4]; uint64_t bytes, params; } tt__tensor_row;
@@ -28,6 +28,8 @@ struct tt_tab {
     const tt_model *model;
     tt_peft_prompt prompt;
     tt_prefix *prefix;           /* keys and values, made by the first session that attaches the tab */
+    tt_peft_lora lora;           /* n > 0: thin factors instead of positions, and the operators that carry them, by weight */
+    tt_linop **ops;
     tt_tab_info info;
     char *path;
 };
@@ -36,7 +38,7 @@ struct tt_tab {
  * it is cheap: below 1 GiB. Empty: unknown. */
 tt_status tt__dense_sha256(tt_model *model, bool hash, char out[65], tt_err *err);
 
-/* The prefix of a tab in this model's numerics, computed once and kept in the tab. */
+/* The prefix of a tab in this model's numerics, computed once and kept in the tab; NULL: a tab without positions. */
 tt_status tt__tab_prefix(tt_ctx *ctx, tt_tab *tab, const tt_prefix **out, tt_err *err);
 static inline tt_kvtype tt__model_kvtype(const tt_model *m) { return m->opt.numerics == TT_EXACT ? TT_KV_F32 : TT_KV_F16; }
 static inline tt_kvtype tt__cache_kvtype(const tt_model *m, tt_cache_type t) {

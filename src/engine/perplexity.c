@@ -29,6 +29,7 @@ tt_status tt_perplexity(tt_ctx *ctx, const tt_perplexity_options *options, tt_pe
     const tt_perplexity_options *o = options;
     tt_model *model = NULL, *base = NULL;
     tt_tab *tab = NULL;
+    tt_net *view = NULL;
     const tt_prefix *prefix = NULL;
     tt_perplexity_report unwanted;
     const bool says_cache = o->size >= offsetof(tt_perplexity_options, cache_v) + sizeof o->cache_v;
@@ -39,10 +40,11 @@ tt_status tt_perplexity(tt_ctx *ctx, const tt_perplexity_options *options, tt_pe
     if (o->adapter) {
         TT_TRY_GOTO(tt_tab_open(model, o->adapter, &tab, err));
         TT_TRY_GOTO(tt__tab_prefix(ctx, tab, &prefix, err));
+        if (tab->ops) TT_TRY_GOTO(tt__net_view(model->net, tab->ops, &view, err));
     }
     if (o->base) TT_TRY_GOTO(open_runnable(ctx, o->base, o->numerics, &base, err));
     tt_measure_job job = {
-        .net = model->net, .tok = model->tok, .prefix = prefix, .base = base ? base->net : NULL, .fast = o->numerics == TT_FAST,
+        .net = view ? view : model->net, .tok = model->tok, .prefix = prefix, .base = base ? base->net : NULL, .fast = o->numerics == TT_FAST,
             .model_ref = o->model, .k_type = tt__cache_kvtype(model, says_cache ? o->cache_k : TT_CACHE_AUTO),
             .v_type = tt__cache_kvtype(model, says_cache ? o->cache_v : TT_CACHE_AUTO),
         .data = o->data, .split = o->split, .n_ctx = o->n_ctx, .chunks = o->chunks, .documents = o->documents, .as_llama_cpp = o->as_llama_cpp,
@@ -50,6 +52,7 @@ tt_status tt_perplexity(tt_ctx *ctx, const tt_perplexity_options *options, tt_pe
     };
     st = tt__measure_perplexity(ctx, &job, report ? report : &unwanted, err);
 done:
+    tt__net_view_free(view);
     tt_tab_close(tab);
     tt_model_close(base);
     tt_model_close(model);

@@ -67,12 +67,13 @@ static int64_t tab_positions(const tt_session *s) { return s->tab ? s->tab->prom
 
 tt_status tt_session_attach(tt_session *s, tt_tab *tab, tt_err *err) {
     TT_FAIL_IF(s->position > 0, err, TT_USAGE, "a tab comes before the first token|%s|%lld tokens fed|0|attach it first, or reset the session", tab->path, (long long)s->position);
-    TT_FAIL_IF(s->tab, err, TT_USAGE, "a session holds one prompt tab|%s", tab->path);
+    TT_FAIL_IF(s->tab, err, TT_USAGE, "a session holds one tab|%s", tab->path);
     TT_FAIL_IF(tab->model != s->model, err, TT_USAGE, "tab was opened for another model|%s", tab->path);
     TT_FAIL_IF(tab->prompt.tokens >= s->n_ctx, err, TT_USAGE, "tab fills the whole context|%s|%lld positions|below %lld|raise -c", tab->path,
                (long long)tab->prompt.tokens, (long long)s->n_ctx);
     const tt_prefix *prefix = NULL;
     TT_TRY(tt__tab_prefix(s->model->ctx, tab, &prefix, err));
+    for (size_t i = 0; tab->ops && i < s->model->net->n_weights; i++) if (tab->ops[i]) tt__runner_set_op(s->runner, i, tab->ops[i]);
     s->tab = tab;
     s->cache->prefix = prefix;
     return TT_OK;

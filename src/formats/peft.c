@@ -217,29 +217,36 @@ static tt_status temporary_of(const char *dir, char **out, tt_err *err) {
     return tt__exists(*out) ? tt__remove_tree(*out, err) : TT_OK;
 }
 
+typedef struct saving { const tt_peft_prompt *p; const char *ours; } saving;
+static tt_status write_prompt(const char *dir, const void *user, tt_err *err) { return write_files(dir, ((const saving *)user)->p, ((const saving *)user)->ours, err); }
+
 /* The whole folder in one step; where an old one cannot change places with it, file by file. */
-static tt_status save_beside(const char *dir, const tt_peft_prompt *p, const char *trimtab_json, tt_err *err) {
+static tt_status save_beside(const char *dir, tt_peft_write_fn write, const void *user, tt_err *err) {
     char *temporary = NULL;
     bool fresh = !tt__exists(dir), done = true;
     tt_status st = temporary_of(dir, &temporary, err);
     if (st == TT_OK) {
         st = tt__mkdirs(temporary, err);
-        if (st == TT_OK) st = write_files(temporary, p, trimtab_json, err);
+        if (st == TT_OK) st = write(temporary, user, err);
         if (st == TT_OK) st = fresh ? tt__rename_folder(temporary, dir, err) : tt__swap_folder(temporary, dir, NULL, &done, err);
         if (st != TT_OK || !done) tt__remove_tree(temporary, NULL);
-        if (st == TT_OK && !done) st = write_files(dir, p, trimtab_json, err);
+        if (st == TT_OK && !done) st = write(dir, user, err);
     }
     tt__free(temporary);
     return st;
 }
 
-tt_status tt__peft_save(const char *dir, const tt_peft_prompt *p, const char *trimtab_json, tt_err *err) {
+tt_status tt__peft_save_folder(const char *dir, tt_peft_write_fn write, const void *user, tt_err *err) {
     size_t n = strlen(dir);
     while (n > 1 && dir[n - 1] == '/') n--;
     char *plain = tt__strndup(dir, n);
     TT_FAIL_IF(!plain, err, TT_RESOURCE, "out of memory|for a path");
-    tt_status st = n == 0 ? tt__fail(err, TT_USAGE, "empty folder name|") : p->tokens < 1 || p->width < 1 ? tt__fail(err, TT_FAIL, "empty prompt|%s", dir) : TT_OK;
-    if (st == TT_OK) st = save_beside(plain, p, trimtab_json, err);
+    tt_status st = n == 0 ? tt__fail(err, TT_USAGE, "empty folder name|") : save_beside(plain, write, user, err);
     tt__free(plain);
     return st;
+}
+
+tt_status tt__peft_save(const char *dir, const tt_peft_prompt *p, const char *trimtab_json, tt_err *err) {
+    TT_FAIL_IF(p->tokens < 1 || p->width < 1, err, TT_FAIL, "empty prompt|%s", dir);
+    return tt__peft_save_folder(dir, write_prompt, &(saving){p, trimtab_json}, err);
 }

@@ -24,4 +24,7 @@ void tt__peft_free(tt_peft_prompt *p);
 /* Both files and trimtab.json (its text given, or NULL) appear together: written to DIR.tmp… and renamed when DIR is new,
  * file by file, weights first, when it exists. */
 tt_status tt__peft_save(const char *dir, const tt_peft_prompt *p, const char *trimtab_json, tt_err *err);
+/* What does that for any kind: `write` puts the files into the folder it is given, the configuration last. */
+typedef tt_status (*tt_peft_write_fn)(const char *dir, const void *user, tt_err *err);
+tt_status tt__peft_save_folder(const char *dir, tt_peft_write_fn write, const void *user, tt_err *err);
 #endif
