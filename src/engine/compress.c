@@ -161,6 +161,12 @@ static tt_status read_sides(cjob *j, tt_err *err) {
     return TT_OK;
 }
 
+static tt_status check_applies(const cjob *j, const side *s, tt_err *err) {
+    for (int i = 0; i < s->n_steps; i++)
+        if (s->steps[i].method->applies) TT_TRY(s->steps[i].method->applies(j->net, &s->steps[i].knobs, err));
+    return TT_OK;
+}
+
 /* What a tied or an untied model does not allow. */
 static tt_status check_sides(const cjob *j, tt_err *err) {
     const side *embedding = &j->sides[EMBEDDING], *output = &j->sides[OUTPUT];
@@ -169,9 +175,8 @@ static tt_status check_sides(const cjob *j, tt_err *err) {
                output->text, embedding->text);
     TT_FAIL_IF(!tied && embedding->wants, err, TT_USAGE, "an embedding that is not the output has no inputs to learn from|--token-embedding-type|%s|a recipe without calibration",
                embedding->text);
-    for (int s = 0; s < SIDES; s++)
-        for (int i = 0; i < j->sides[s].n_steps; i++)
-            if (j->sides[s].steps[i].method->applies) TT_TRY(j->sides[s].steps[i].method->applies(j->net, &j->sides[s].steps[i].knobs, err));
+    for (int s = 0; s < SIDES; s++) TT_TRY(check_applies(j, &j->sides[s], err));
+    for (size_t i = 0; j->allocation && i < j->allocation->n; i++) TT_TRY(check_applies(j, &j->allocated[i], err));
     return TT_OK;
 }
 
