@@ -2,7 +2,7 @@
 """Do tabs transfer? Tabs made at one compression level are scored at every other, on several texts: the stitched chain
 (made at 3 bit, used at 2 bit and so on) is every pair of levels. All on the same target tokens, paired with the same model without a tab, 95 % intervals clustered by document.
 
-  transfer.py WORK_DIR --text NAME=FILE.jsonl ... [--train NAME=FILE] [--steps 200] [--chunks 60] [--levels 4,3,2] [--loss kl] [--report]
+  transfer.py WORK_DIR --text NAME=FILE.jsonl ... [--train NAME=FILE] [--steps 200] [--chunks 60] [--levels 4,3,2] [--loss kl] [--method prompt] [--report]
 
 Levels are bits of gptq(bits=N,group=64), `dense` is the model itself. A tab is learned through each level from each training text (default: text sampled
 from the model), and scored through every level on every text: WORK_DIR/transfer.csv. Every step is one run of build/trimtab and is skipped when
@@ -45,10 +45,10 @@ class Work:
         return out
 
     def tab(self, level, train):
-        out = self.path(f"tab-{level}-{train}")
+        out = self.path(f"tab-{self.a.method}-{level}-{train}")
         if not os.path.exists(os.path.join(out, "adapter_model.safetensors")) and not self.a.report:
             self.run("tune", "-m", self.model(level), "--teacher", self.a.model, "--data", self.train[train], "--guard", "none", "--seed", "1", "-o", out, "--method",
-                     f"prompt(tokens={self.a.tokens},steps={self.a.steps},batch=2,length=256,loss={self.a.loss})")
+                     f"{self.a.method}(tokens={self.a.tokens},steps={self.a.steps},batch={self.a.batch},length=256,loss={self.a.loss})")
         return out
 
     def losses(self, level, text, tab=None):
@@ -83,7 +83,9 @@ def main():
     p.add_argument("--train", action="append", default=[])
     p.add_argument("--levels", default="4,3,2")
     p.add_argument("--steps", type=int, default=200)
+    p.add_argument("--method", default="prompt", help="prompt or prefix")
     p.add_argument("--tokens", type=int, default=32)
+    p.add_argument("--batch", type=int, default=2)
     p.add_argument("--samples", type=int, default=32)
     p.add_argument("--chunks", type=int, default=60)
     p.add_argument("--loss", default="kl")
