@@ -59,7 +59,7 @@ static json_t *recipe_json(const tt_named_recipe *r) {
     for (int i = 0; i < r->n_steps; i++)
         json_array_append_new(steps, json_pack("{s:s, s:s, s:i, s:I, s:I, s:I}", "stage", stage_name(r->step[i].stage), "line", r->step[i].line, "worth", r->step[i].worth, "least",
                                                (json_int_t)r->step[i].least, "usual", (json_int_t)r->step[i].usual, "most", (json_int_t)r->step[i].most));
-    return json_pack("{s:s, s:s, s:o, s:I, s:o}", "name", r->name, "summary", r->summary, "bits", j_real(r->bits), "samples", (json_int_t)r->samples, "steps", steps);
+    return json_pack("{s:s, s:s, s:s, s:o, s:I, s:o}", "name", r->name, "summary", r->summary, "embedding", r->embedding, "bits", j_real(r->bits), "samples", (json_int_t)r->samples, "steps", steps);
 }
 
 static void print_step(const tt_named_step *s) {
@@ -74,6 +74,7 @@ void print_recipes(void) {
          "learned through it. --dry-run tells how long it will take here. The bits are those of a linear weight.\n");
     for (size_t i = 0; tt_named_recipe_get(i, &r); i++) {
         printf("%-14s %.2f bits, %" PRId64 " x 512 tokens of calibration: %s\n", r.name, r.bits, r.samples, r.summary);
+        if (*r.embedding) printf("  %-9s %s\n", "embedding", r.embedding);
         for (int k = 0; k < r.n_steps; k++) print_step(&r.step[k]);
     }
 }

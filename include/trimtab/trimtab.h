@@ -323,6 +323,7 @@ typedef struct tt_named_step {
 } tt_named_step;
 typedef struct tt_named_recipe {
     const char *name, *summary; double bits; int64_t samples;
+    const char *embedding;       /* a recipe for the embedding, "": it stays */
     int n_steps; tt_named_step step[TT_MAX_NAMED_STEPS];
 } tt_named_recipe;
 size_t tt_named_recipe_count(void);

@@ -122,6 +122,7 @@ static tt_status make_key(cjob *j, tt_err *err) {
     TT_TRY(tt_model_sha256(j->model, j->model_sha256, err));
     tt__str_printf(&s, "1 %s %s %s %s %s %s %.9g %" PRIu64 " %" PRIu64, tt_version(), tt_ctx_isa(j->ctx), j->model_sha256, j->recipe.name, j->data, j->o->guard ? j->o->guard : "-",
                    j->o->time, j->o->seed, j->o->max_ram);
+    tt__str_printf(&s, " %s", j->recipe.embedding);
     for (int i = 0; i < j->recipe.n_steps; i++) tt__str_printf(&s, "\n%s", j->recipe.step[i].line);
     if (!s.failed) tt__sha256_hex(s.s, s.n, j->key);
     tt_status st = s.failed ? tt__fail(err, TT_RESOURCE, "out of memory|a state") : TT_OK;
@@ -150,12 +151,15 @@ static tt_status probe_sampling(cjob *j, plan_step *p, tt_err *err) {
     return st;
 }
 
+static const char *embedding_of(const cjob *j) { return *j->recipe.embedding ? j->recipe.embedding : NULL; }
+
 static tt_status layer_seconds(cjob *j, const tt_named_step *step, int64_t samples, int64_t amount, double *seconds, tt_err *err) {
     tt_compress_options o = tt_compress_default_options();
     char *line = NULL, *state = NULL;
     tt_status st = tt__named_line(step, amount, &line, err);
     if (st == TT_OK) st = join(&state, j->state, ".probe", err);
     o.model = j->o->model, o.output = j->o->output, o.recipe = line, o.state = state, o.samples = samples, o.length = LENGTH, o.max_ram = j->o->max_ram;
+    o.token_embedding = embedding_of(j);
     if (st == TT_OK) st = tt__compress_probe(j->ctx, &o, seconds, err);
     tt__free(line);
     tt__free(state);
@@ -412,7 +416,7 @@ static tt_status run_compress(cjob *j, const plan_step *p, tt_err *err) {
     TT_TRY(model_of(j, p, &out, err));
     tt_status st = join(&state, j->state, "/compress", err);
     o.model = j->o->model, o.output = out, o.recipe = p->line, o.data = j->data, o.samples = j->recipe.samples, o.length = LENGTH, o.seed = j->o->seed;
-    o.max_ram = j->o->max_ram, o.state = state, o.force = true, o.dry_run = j->o->dry_run;
+    o.max_ram = j->o->max_ram, o.state = state, o.force = true, o.dry_run = j->o->dry_run, o.token_embedding = embedding_of(j);
     if (st == TT_OK) st = tt_compress(j->ctx, &o, &r, err);
     if (st == TT_OK) {
         j->report.bytes_before = r->bytes_before, j->report.bytes_after = r->bytes_after, j->report.file_bytes = r->file_bytes;

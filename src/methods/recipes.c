@@ -7,10 +7,10 @@
 enum { MAX_RECIPES = 32, MAX_ROWS = 128 };
 enum { ROW_COMPRESS = TT_NAMED_COMPRESS, ROW_RECOVER = TT_NAMED_RECOVER, ROW_TAB = TT_NAMED_TAB, ROW_RECIPE };
 
-typedef struct row { int kind; const char *text, *summary; double bits; int64_t samples; tt_named_step step; } row;
+typedef struct row { int kind; const char *text, *embedding, *summary; double bits; int64_t samples; tt_named_step step; } row;
 
 static const row rows[] = {
-#define TT_RECIPE(name_, bits_, samples_, summary_) {.kind = ROW_RECIPE, .text = #name_, .bits = bits_, .samples = samples_, .summary = summary_},
+#define TT_RECIPE(name_, bits_, samples_, embedding_, summary_) {.kind = ROW_RECIPE, .text = #name_, .embedding = embedding_, .bits = bits_, .samples = samples_, .summary = summary_},
 #define TT_STEP(kind_, worth_, least_, usual_, most_, line_) \
     {.kind = ROW_##kind_, .step = {.stage = (tt_named_stage)ROW_##kind_, .worth = worth_, .least = least_, .usual = usual_, .most = most_, .line = line_}},
 #include "methods/recipes.inc"
@@ -30,7 +30,7 @@ bool tt_named_recipe_get(size_t i, tt_named_recipe *out) {
     for (; at < N_ROWS; at++)
         if (rows[at].kind == ROW_RECIPE && i-- == 0) break;
     if (at == N_ROWS) return false;
-    *out = (tt_named_recipe){.name = rows[at].text, .summary = rows[at].summary, .bits = rows[at].bits, .samples = rows[at].samples};
+    *out = (tt_named_recipe){.name = rows[at].text, .embedding = rows[at].embedding, .summary = rows[at].summary, .bits = rows[at].bits, .samples = rows[at].samples};
     for (at++; at < N_ROWS && rows[at].kind != ROW_RECIPE && out->n_steps < TT_MAX_NAMED_STEPS; at++) out->step[out->n_steps++] = rows[at].step;
     return true;
 }

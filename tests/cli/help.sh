@@ -32,7 +32,7 @@ code version_json 0 trimtab version --json
 check version_keys json "$scratch/out" '{"name","version","git","isa","licence"} <= set(d)'
 code methods_json 0 trimtab methods --json
 check methods_keys json "$scratch/out" 'len(d["methods"])>=6 and all({"name","family","stage","version","summary","paper","knobs"}<=set(m) for m in d["methods"])'
-check recipes_keys json "$scratch/out" 'len(d["recipes"])>=3 and all({"name","summary","bits","samples","steps"}==set(r) for r in d["recipes"])'
+check recipes_keys json "$scratch/out" 'len(d["recipes"])>=3 and all({"name","summary","bits","samples","embedding","steps"}==set(r) for r in d["recipes"])'
 code method_json 0 trimtab methods gptq --json
 check method_keys json "$scratch/out" 'd["name"]=="gptq" and all({"name","type","min","max","scale","choices","default","when","help"}==set(k) for k in d["knobs"])'
 code list_json 0 trimtab list --json

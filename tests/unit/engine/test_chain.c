@@ -11,6 +11,12 @@ TT_CASE(every_named_recipe_is_made_of_lines_that_parse) {
     TT_CHECK(tt_named_recipe_count() >= 3);
     for (size_t i = 0; tt_named_recipe_get(i, &r); i++) {
         bool compresses = false;
+        if (*r.embedding) {
+            tt_err err = {0};
+            tt_recipe *parsed = NULL;
+            TT_CHECK_OK(tt_recipe_parse(r.embedding, strlen(r.embedding), &parsed, &err));
+            tt_recipe_free(parsed);
+        }
         for (int k = 0; k < r.n_steps; k++) {
             const tt_named_step *s = &r.step[k];
             const char *mark = strstr(s->line, "{n}");
