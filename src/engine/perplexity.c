@@ -25,6 +25,13 @@ static tt_status refuse_overwriting(const char *output, const tt_perplexity_opti
     return TT_OK;
 }
 
+/* A tab, and what it changes: positions in front, or a view of the net with other operators. */
+static tt_status open_tab(tt_ctx *ctx, tt_model *model, const char *path, tt_tab **tab, const tt_prefix **prefix, tt_net **view, tt_err *err) {
+    TT_TRY(tt_tab_open(model, path, tab, err));
+    TT_TRY(tt__tab_prefix(ctx, *tab, prefix, err));
+    return (*tab)->ops ? tt__net_view(model->net, (*tab)->ops, view, err) : TT_OK;
+}
+
 tt_status tt_perplexity(tt_ctx *ctx, const tt_perplexity_options *options, tt_perplexity_report *report, tt_err *err) {
     const tt_perplexity_options *o = options;
     tt_model *model = NULL, *base = NULL;
@@ -37,11 +44,7 @@ tt_status tt_perplexity(tt_ctx *ctx, const tt_perplexity_options *options, tt_pe
     TT_TRY(refuse_overwriting(o->save_base, o, err));
     TT_TRY(refuse_overwriting(o->save_losses, o, err));
     TT_TRY_GOTO(open_runnable(ctx, o->model, o->numerics, &model, err));
-    if (o->adapter) {
-        TT_TRY_GOTO(tt_tab_open(model, o->adapter, &tab, err));
-        TT_TRY_GOTO(tt__tab_prefix(ctx, tab, &prefix, err));
-        if (tab->ops) TT_TRY_GOTO(tt__net_view(model->net, tab->ops, &view, err));
-    }
+    if (o->adapter) TT_TRY_GOTO(open_tab(ctx, model, o->adapter, &tab, &prefix, &view, err));
     if (o->base) TT_TRY_GOTO(open_runnable(ctx, o->base, o->numerics, &base, err));
     tt_measure_job job = {
         .net = view ? view : model->net, .tok = model->tok, .prefix = prefix, .base = base ? base->net : NULL, .fast = o->numerics == TT_FAST,
@@ -64,17 +67,16 @@ tt_choices_options tt_choices_default_options(void) { return (tt_choices_options
 tt_status tt_choices(tt_ctx *ctx, const tt_choices_options *o, tt_choices_report *report, tt_err *err) {
     tt_model *model = NULL;
     tt_tab *tab = NULL;
+    tt_net *view = NULL;
     const tt_prefix *prefix = NULL;
     tt_status st;
     TT_TRY_GOTO(open_runnable(ctx, o->model, o->numerics, &model, err));
-    if (o->adapter) {
-        TT_TRY_GOTO(tt_tab_open(model, o->adapter, &tab, err));
-        TT_TRY_GOTO(tt__tab_prefix(ctx, tab, &prefix, err));
-    }
-    const tt_choices_job job = {.net = model->net, .tok = model->tok, .prefix = prefix, .fast = o->numerics == TT_FAST, .k_type = tt__cache_kvtype(model, o->cache_k),
+    if (o->adapter) TT_TRY_GOTO(open_tab(ctx, model, o->adapter, &tab, &prefix, &view, err));
+    const tt_choices_job job = {.net = view ? view : model->net, .tok = model->tok, .prefix = prefix, .fast = o->numerics == TT_FAST, .k_type = tt__cache_kvtype(model, o->cache_k),
                                 .v_type = tt__cache_kvtype(model, o->cache_v), .data = o->data, .tasks = o->tasks};
     st = tt__measure_choices(ctx, &job, report, err);
 done:
+    tt__net_view_free(view);
     tt_tab_close(tab);
     tt_model_close(model);
     return st;

@@ -89,9 +89,11 @@ static tt_status scale_of(const json_t *config, const tt_peft_lora *l, tt_lora_p
 }
 
 static tt_status read_config(const json_t *config, const char *where, tt_peft_lora *l, tt_err *err) {
-    const char *base = NULL;
+    const char *base = NULL, *type = NULL;
     const json_t *alpha = json_object_get(config, "lora_alpha");
     l->rank = 8, l->alpha = 8;
+    TT_TRY(tt__json_str(config, "peft_type", true, &type, where, err));
+    TT_FAIL_IF(strcmp(type, "LORA") != 0, err, TT_BADFILE, "adapter type not supported|%s|%s|LORA|", where, type);
     TT_TRY(check_plain(config, where, err));
     TT_TRY(tt__json_i64(config, "r", false, &l->rank, where, err));
     TT_FAIL_IF(l->rank < 1 || l->rank > MAX_RANK, err, TT_BADFILE, "adapter setting out of range|%s, r|%lld|1 to %d|", where, (long long)l->rank, MAX_RANK);
