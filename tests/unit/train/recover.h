@@ -31,32 +31,40 @@ static inline void tokens_of(rig *r, uint64_t seed, int words, tt_tokens *out) {
     tt__free(text);
 }
 
-/* Symmetric 2-bit codes without a zero level in groups of 32, the scale of the largest value: crude enough to leave something to learn. */
-static inline void quantize(tt_ctx *ctx, tt_weight *w) {
+/* 2-bit codes in groups of 32, symmetric without a zero level or with minima, from the largest and least value: crude enough to leave something to learn. */
+static inline void quantize(tt_ctx *ctx, tt_weight *w, bool minima) {
     enum { GROUP = 32 };
     tt_err err = {0};
     int64_t groups = (w->cols + GROUP - 1) / GROUP;
     float *W = tt__alloc((size_t)(w->rows * w->cols) * sizeof *W), *scale = tt__alloc((size_t)(w->rows * groups) * sizeof *scale);
+    float *min = tt__alloc((size_t)(w->rows * groups) * sizeof *min);
     uint8_t *codes = tt__alloc((size_t)(w->rows * w->cols)), *half = tt__alloc((size_t)(w->rows * groups));
     tt__linop_rows(w->op, 0, w->rows, W);
     for (int64_t r = 0; r < w->rows; r++)
         for (int64_t g = 0; g < groups; g++) {
             int64_t c0 = g * GROUP, c1 = c0 + GROUP < w->cols ? c0 + GROUP : w->cols;
-            float max = 0;
-            for (int64_t c = c0; c < c1; c++) max = fmaxf(max, fabsf(W[r * w->cols + c]));
-            scale[r * groups + g] = max / 1.5f;
+            float max = 0, least = 0;
+            for (int64_t c = c0; c < c1; c++) {
+                max = fmaxf(max, minima ? W[r * w->cols + c] : fabsf(W[r * w->cols + c]));
+                least = fminf(least, W[r * w->cols + c]);
+            }
+            if (!minima) least = -max;
+            float s = max > least ? (max - least) / 3 : 1;
+            scale[r * groups + g] = s;
+            min[r * groups + g] = least;
             half[r * groups + g] = 1;
             for (int64_t c = c0; c < c1; c++) {
-                float q = max > 0 ? roundf(W[r * w->cols + c] / (max / 1.5f) + 1.5f) : 2;
+                float q = roundf((W[r * w->cols + c] - least) / s);
                 codes[r * w->cols + c] = (uint8_t)(q < 0 ? 0 : q > 3 ? 3 : q);
             }
         }
     tt_linop *op = NULL;
-    TT_CHECK_OK(tt__linop_group(ctx, 2, GROUP, codes, scale, half, NULL, w->rows, w->cols, &op, &err));
+    TT_CHECK_OK(tt__linop_group(ctx, 2, GROUP, codes, scale, half, minima ? min : NULL, w->rows, w->cols, &op, &err));
     tt__linop_free(w->op);
     w->op = op;
     tt__free(W);
     tt__free(scale);
+    tt__free(min);
     tt__free(codes);
     tt__free(half);
 }
@@ -67,7 +75,7 @@ static inline tt_status save_model(void *user, const tt_net *net, const char *re
     return tt__store_gguf(net, NULL, r->g, NULL, NULL, extra, r->output, NULL, err);
 }
 
-static inline rig *rig_open(tt_ctx *ctx, const char *dir, const char *output) {
+static inline rig *rig_open_with(tt_ctx *ctx, const char *dir, const char *output, bool minima) {
     rig *r = tt__calloc(1, sizeof *r);
     tt_err err = {0};
     char path[600];
@@ -78,7 +86,7 @@ static inline rig *rig_open(tt_ctx *ctx, const char *dir, const char *output) {
     TT_CHECK_OK(tt__net_from_gguf(ctx, r->g, false, &r->whole, &err));
     TT_CHECK_OK(tt__net_from_gguf(ctx, r->g, false, &r->damaged, &err));
     for (size_t i = 0; i < r->damaged->n_weights; i++)
-        if (r->damaged->weights[i].linear) quantize(ctx, &r->damaged->weights[i]);
+        if (r->damaged->weights[i].linear) quantize(ctx, &r->damaged->weights[i], minima);
     TT_CHECK_OK(tt__tokenizer_from_gguf(r->g, &r->tok, &err));
     tokens_of(r, 1, 1500, &r->train);
     tokens_of(r, 2, 300, &r->valid);
@@ -91,6 +99,8 @@ static inline rig *rig_open(tt_ctx *ctx, const char *dir, const char *output) {
                             .resume = true, .checkpoint_seconds = 3600};
     return r;
 }
+
+static inline rig *rig_open(tt_ctx *ctx, const char *dir, const char *output) { return rig_open_with(ctx, dir, output, false); }
 
 static inline void rig_close(rig *r) {
     tt__tokens_free(&r->train);
