@@ -57,7 +57,9 @@ static int check_method(const cli *c, const char *recipe, char sha256[65]) {
     tt_err err = {0};
     tt_status st = tt_recipe_parse(recipe, strlen(recipe), &r, &err);
     if (st != TT_OK) return fail(c, st, &err);
-    bool one = tt_recipe_step_count(r) == 1 && strcmp(tt_recipe_get_method(r, 0)->stage, "train") == 0;
+    bool one = true;                           /* behind compress steps: the library asks whether they are the model's */
+    for (size_t i = 0, last = tt_recipe_step_count(r) - 1; i <= last; i++)
+        one = one && !strcmp(tt_recipe_get_method(r, i)->stage, i < last ? "compress" : "train");
     tt_recipe_sha256(r, sha256);
     tt_recipe_free(r);
     return one ? 0 : usage_error(c, "not one train method", recipe, "one such as 'prompt(tokens=32)'", "compress steps belong to 'trimtab compress'");

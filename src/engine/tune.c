@@ -20,6 +20,7 @@ typedef struct tuning {
     tt_ctx *ctx;
     const tt_tune_options *o;
     tt_recipe *recipe;
+    size_t step;                               /* the one that trains: the last */
     const tt_method *method;
     tt_model *model, *teacher;
     char *teacher_ref, *state, *line, *cache_dir;
@@ -39,20 +40,22 @@ static tt_status open_runnable(tt_ctx *ctx, const char *ref, tt_model **out, tt_
 
 /* ------------------------------------------------------------ recipe and models ---- */
 
+/* One method that trains; compress steps may stand before it when the model was made by them, "gptq(bits=2)+dwq". */
 static tt_status read_recipe(tuning *t, tt_err *err) {
     const char *text = t->o->recipe ? t->o->recipe : "prompt";
     TT_TRY(tt_recipe_parse(text, strlen(text), &t->recipe, err));
-    const tt_method_info *info = tt_recipe_get_method(t->recipe, 0);
-    TT_FAIL_IF(tt_recipe_step_count(t->recipe) != 1 || strcmp(info->stage, "train") != 0, err, TT_USAGE,
-               "tune takes one method that trains|recipe|%s|prompt(…)|use compress for the others", text);
-    t->method = tt__method_of(info);
+    t->step = tt_recipe_step_count(t->recipe) - 1;
+    bool good = true;
+    for (size_t i = 0; i <= t->step; i++) good = good && !strcmp(tt_recipe_get_method(t->recipe, i)->stage, i < t->step ? "compress" : "train");
+    TT_FAIL_IF(!good, err, TT_USAGE, "tune takes one method that trains|recipe|%s|prompt(…), or the model's own recipe and one|use compress for the others", text);
+    t->method = tt__method_of(tt_recipe_get_method(t->recipe, t->step));
     tt_recipe_sha256(t->recipe, t->recipe_sha256);
     return tt_recipe_line(t->recipe, true, &t->line, err);
 }
 
 /* A method that distils has a knob loss=kl, and no steps means no teacher. */
 static bool wants_teacher(const tuning *t) {
-    const char *loss = tt_recipe_get_value(t->recipe, 0, "loss"), *steps = tt_recipe_get_value(t->recipe, 0, "steps");
+    const char *loss = tt_recipe_get_value(t->recipe, t->step, "loss"), *steps = tt_recipe_get_value(t->recipe, t->step, "steps");
     return loss && !strcmp(loss, "kl") && !(steps && !strcmp(steps, "0"));
 }
 
@@ -115,7 +118,7 @@ static bool ends_in(const char *s, const char *end) {
 static tt_status check_kind(const tuning *t, tt_err *err) {
     bool file = ends_in(t->o->output, ".gguf");
     if (!t->method->train->model) {
-        TT_FAIL_IF(file && !tt__is_dir(t->o->output), err, TT_USAGE, "this method writes a folder|%s|%s|a name without .gguf|dwq writes a model", t->o->output,
+        TT_FAIL_IF(file && !tt__is_dir(t->o->output), err, TT_USAGE, "this method writes a folder|%s|%s|a name without .gguf|dwq and qat write models", t->o->output,
                    t->method->info.name);
         return TT_OK;
     }
@@ -142,12 +145,29 @@ static tt_status recorded(const tuning *t, const char *key, char **out, tt_err *
     return TT_OK;
 }
 
+/* The model's recipe `before` (NULL: none) and this one: they overlap where the caller named the compress steps too, or compress had left this step. */
+static bool continues(const tuning *t, const char *before) {
+    size_t n = before ? strlen(before) : 0;
+    return before && !strncmp(t->line, before, n) && (!t->line[n] || (t->line[n] == '+' && t->step > 0));
+}
+
+/* Compress steps that are named have to be those that made the model. */
+static tt_status check_lineage(const tuning *t, tt_err *err) {
+    char *before = NULL;
+    if (t->step == 0) return TT_OK;
+    TT_TRY(recorded(t, "trimtab.recipe", &before, err));
+    bool good = continues(t, before);
+    if (!good) tt__fail(err, TT_USAGE, "model was made by another recipe|%s|%s|%s|name the step that trains alone", t->model->path, before ? before : "none", t->line);
+    tt__free(before);
+    return good ? TT_OK : TT_USAGE;
+}
+
 /* The recipe grows by this step. The base stays the dense model, which is what later tabs follow; the model that was trained is the parent. */
 static tt_status store_model(tuning *t, const tt_net *net, const char *record, const char *before, tt_err *err) {
     tt__str recipe = {0};
     char sha[65] = "";
-    bool has_base = before || (t->model->gguf && tt__gguf_has(t->model->gguf, "trimtab.base"));
-    tt__str_printf(&recipe, "%s%s%s", before ? before : "", before ? "+" : "", t->line);
+    bool has_base = before || (t->model->gguf && tt__gguf_has(t->model->gguf, "trimtab.base")), alone = !before || continues(t, before);
+    tt__str_printf(&recipe, "%s%s%s", alone ? "" : before, alone ? "" : "+", t->line);
     if (!recipe.failed) tt__sha256_hex(recipe.s, recipe.n, sha);
     const char *extra[] = {"trimtab.version", tt_version(), "trimtab.recipe", recipe.s, "trimtab.recipe_sha256", sha, "trimtab.parent_sha256", t->base_sha256,
                            "trimtab.tune_sha256", t->texts.sha256, "trimtab.tune", record, has_base || !t->teacher ? NULL : "trimtab.base", t->teacher_ref,
@@ -193,7 +213,7 @@ static tt_status name_state(tuning *t, tt_err *err) {
 
 /* The method's knob, for text that is sampled for it. */
 static int64_t window_length(const tuning *t) {
-    const char *length = tt_recipe_get_value(t->recipe, 0, "length"), *steps = tt_recipe_get_value(t->recipe, 0, "steps");
+    const char *length = tt_recipe_get_value(t->recipe, t->step, "length"), *steps = tt_recipe_get_value(t->recipe, t->step, "steps");
     int64_t n;
     if (steps && !strcmp(steps, "0")) return 0;
     return length && tt__parse_i64(length, &n) ? n : 256;
@@ -223,9 +243,10 @@ static tt_status run(tuning *t, tt_tune_report *report, tt_err *err) {
     TT_TRY(read_recipe(t, err));
     TT_TRY(open_models(t, err));
     TT_TRY(check_kind(t, err));
+    TT_TRY(check_lineage(t, err));
     TT_TRY(tt__tune_texts_read(t->ctx, t->o, t->state, t->model, t->teacher, window_length(t), &t->texts, err));
     find_cache(t);
-    tt_knobs knobs = {t->recipe, 0};
+    tt_knobs knobs = {t->recipe, t->step};
     tt_train_job job = {
         .student = t->model->net, .teacher = t->teacher ? t->teacher->net : NULL, .tokenizer = t->model->tok, .train = &t->texts.train,
             .valid = &t->texts.valid, .guards = t->texts.guards, .n_guards = t->texts.n_guards,

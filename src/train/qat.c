@@ -13,7 +13,6 @@
 #include "train/distil.h"
 #include "train/fakequant.h"
 #include <math.h>
-#include <stdio.h>
 
 #define LEAN 0.45f
 #define LEAST_SCALE 5.9604645e-8f            /* 2^-24, the smallest 16-bit float */
@@ -55,6 +54,14 @@ static double mean_scale(const tt_segment *s, int64_t n) {
     return n && sum > 0 ? sum / (double)n : 1e-4;
 }
 
+/* "bits=2,group=64" and what may follow. */
+static bool read_params(const char *text, tt_fakequant *f) {
+    const char *bits = strstr(text, "bits="), *group = strstr(text, "group=");
+    if (!bits || !group) return false;
+    bits += 5, group += 6;
+    return tt__scan_int(&bits, 8, &f->bits) && tt__scan_int(&group, 1024, &f->group);
+}
+
 /* Codes in groups (linop/group.c); every other operator stays as it is. */
 static tt_status open_matrix(trainer *t, size_t i, tt_err *err) {
     const tt_weight *w = &t->net->weights[i];
@@ -66,7 +73,7 @@ static tt_status open_matrix(trainer *t, size_t i, tt_err *err) {
     int n = w->op->v->segments(w->op, seg);
     w->op->v->describe(w->op, params, sizeof params);
     const tt_segment *scales = segment(seg, n, "scales"), *mins = segment(seg, n, "mins");
-    if (!scales || sscanf(params, "bits=%d,group=%d", &m->f.bits, &m->f.group) != 2 || (n > 2 && !mins)) return TT_OK;
+    if (!scales || !read_params(params, &m->f) || (n > 2 && !mins)) return TT_OK;
     m->learns = true;
     tt__fakequant_init(&m->f, w->rows, w->cols);
     m->groups = tt__fakequant_groups(&m->f);

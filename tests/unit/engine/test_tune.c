@@ -146,3 +146,38 @@ TT_CASE(texts_may_be_mixed_by_weight) {
     o.data = "self:0", o.force = true;
     TT_CHECK_FAILS(TT_USAGE, tt_tune(f.ctx, &o, &r, &err));
 }
+
+/* A method that trains weights writes a model, whose recipe has grown by the step; it keeps its dense base and its shape. */
+TT_CASE(a_trained_model_is_a_model_again) {
+    tt_err err = {0};
+    files f = make(1);
+    const char *small = tt_test_path("small.gguf"), *better = tt_test_path("better.gguf");
+    const char *whole_recipe = "rtn(bits=2,group=32,format=own)+dwq(steps=12,lr=0.01,length=32,batch=2,valid_every=4,warmup=0)", *step = strchr(whole_recipe, '+') + 1;
+    tt_compress_options c = tt_compress_default_options();
+    c.model = f.whole, c.output = small, c.recipe = "rtn(bits=2,group=32,format=own)";
+    TT_CHECK_OK(tt_compress(f.ctx, &c, NULL, &err));
+    tt_tune_options o = options(&f, "rtn(bits=3,group=32)+dwq");
+    tt_tune_report r;
+    o.model = small, o.teacher = NULL, o.output = better, o.guard = "none";
+    TT_CHECK_FAILS(TT_USAGE, tt_tune(f.ctx, &o, &r, &err));                     /* not what made the model */
+    o.recipe = step, o.output = f.tab;
+    TT_CHECK_FAILS(TT_USAGE, tt_tune(f.ctx, &o, &r, &err));                     /* not the name of a model */
+    o.output = better;
+    for (int i = 0; i < 2; i++) {
+        o.recipe = i ? whole_recipe : step, o.force = true;
+        TT_CHECK_OK(tt_tune(f.ctx, &o, &r, &err));
+        TT_CHECK(r.best_valid < r.first_valid);
+        tt_gguf *g = NULL;
+        const char *recipe = NULL, *base = NULL;
+        size_t n = 0, n_base = 0;
+        TT_CHECK_OK(tt__gguf_open(better, &g, &err));
+        TT_CHECK_OK(tt__gguf_str(g, "trimtab.recipe", true, &recipe, &n, &err));
+        TT_CHECK_OK(tt__gguf_str(g, "trimtab.base", true, &base, &n_base, &err));
+        char line[1000];
+        snprintf(line, sizeof line, "%.*s", (int)n, recipe);
+        const char *second = strstr(line, "+dwq(");
+        TT_CHECK(!strncmp(line, "rtn(", 4) && second && !strstr(second + 2, "dwq"));      /* once, however it was called */
+        TT_CHECK(n_base == strlen(f.whole) && !memcmp(base, f.whole, n_base));
+        tt__gguf_close(g);
+    }
+}
