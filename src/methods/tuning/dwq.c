@@ -10,7 +10,8 @@
  * asked once per window and kept (train/teacher.h). Best between 2 and 4 bits, useless at 8.
  *
  * Where we depart. MLX trains 16-bit scales with a rate of 1e-6 over 2048 x 1024 tokens. Ours are f32 behind the 16-bit ones that are run and stored,
- * moved relative to their own size (train/scales.c); steps are few, so the rate is high. Temperature 1 keeps the loss the one that is reported.
+ * moved relative to their own size (train/scales.c); steps are few, so the rate is high: measured on SmolLM2-135M (gptq, 2 bits, groups of 64; 4 x 256 tokens a
+ * step), 25 steps of 50 bring the held-out KL from 1.560 to 1.080 at 1e-3 and to 0.917 at 4e-3. Temperature 1 keeps the loss the one that is reported.
  *
  * How it fails: too high a rate (back and half), scales that were chosen for another kind of text than the training's.
  */
@@ -40,8 +41,8 @@ static const tt_knob knobs[] = {
     {"time", TT_KNOB_DURATION, 0, 2592000, TT_LINEAR, NULL, "0", NULL, "time budget, turned into a number of steps once (replaces steps); 0: none"},
     {"batch", TT_KNOB_INT, 1, 1024, TT_LOG, NULL, "4", NULL, "windows of a step"},
     {"length", TT_KNOB_INT, 8, 65536, TT_LOG, NULL, "256", NULL, "tokens of a window"},
-    {"lr", TT_KNOB_REAL, 1e-8, 1, TT_LOG, NULL, "1e-3", NULL, "learning rate of scales and minima, relative to the scale of their group"},
-    {"norm_lr", TT_KNOB_REAL, 0, 1, TT_LOG, NULL, "1e-3", NULL, "learning rate of norm gains, relative to the size of the vector; 0: they stay"},
+    {"lr", TT_KNOB_REAL, 1e-8, 1, TT_LOG, NULL, "4e-3", NULL, "learning rate of scales and minima, relative to the scale of their group"},
+    {"norm_lr", TT_KNOB_REAL, 0, 1, TT_LOG, NULL, "4e-3", NULL, "learning rate of norm gains, relative to the size of the vector; 0: they stay"},
     {"max_bits", TT_KNOB_REAL, 1, 33, TT_LINEAR, NULL, "7", NULL, "matrices of more bits per weight stay as they are"},
     {"schedule", TT_KNOB_CHOICE, 0, 0, TT_LINEAR, "cosine|linear", "cosine", NULL, "how the rate falls: a cosine to a twentieth, a line to 0"},
     {"warmup", TT_KNOB_INT, 0, 100000, TT_LINEAR, NULL, "5", NULL, "steps over which the rate rises"},
