@@ -3,6 +3,7 @@
  *     sample     calibration text from the model itself (data "self")
  *     collect  ┐ of each layer: the inputs of its matrices are summed up, its matrices compressed (methods), and the calibration
  *     compress ├ tokens sent on through the compressed layer                                              (train/calib.h)
+ *     train    │ with block trainers in the recipe: the layer's matrices learn together                   (train/block.h)
  *     advance  ┘
  *     done       everything is in the state folder; the file is written beside its target and renamed, the folder removed
  *
@@ -28,6 +29,7 @@
 #include "methods/weights/obs.h"
 #include "models/store.h"
 #include "text/dataset.h"
+#include "train/block.h"
 #include "train/calib.h"
 #include "train/linalg.h"
 #include "train/rawfile.h"
@@ -54,7 +56,7 @@ typedef struct cjob {
     const tt_mix *mix;                         /* one of recipe and mix */
     char *line;                                /* canonical */
     step steps[MAX_STEPS];
-    int n_steps;
+    int n_steps, n_blocks;                     /* block trainers are the last ones */
     unsigned wants;                            /* of the layers and of both sides */
     side sides[SIDES];                         /* n_steps 0: it stays as it is */
     const tt_allocation *allocation;           /* or NULL */
@@ -76,6 +78,9 @@ typedef struct cjob {
     bool torn;                                 /* a step failed half-way: what is in memory must not be saved */
     tt_linop **ops;                            /* [n_weights] in place of the net's */
     tt_outcome *outcome;                       /* [n_weights] */
+    tt_draft *drafts;                          /* [n_weights] of the layer at hand, for block trainers; or NULL */
+    tt_block *trainer;
+    float *targets;                            /* [samples, length, width] what the layer should give; NULL: in the folder */
     tt_gguf **files;                           /* [n_layer + 1] that finished operators lend from */
     double last_save, save_seconds;
     bool resumed;
@@ -129,6 +134,7 @@ static tt_status read_side(side *s, const char *option, const char *text, tt_err
     for (size_t i = 0; i < tt_recipe_step_count(s->recipe); i++) {
         const tt_method *m = tt__method_of(tt_recipe_get_method(s->recipe, i));
         TT_FAIL_IF(!m->compress, err, TT_USAGE, "not a method that compresses|%s, step %zu|%s|stage compress", option, i + 1, m->info.name);
+        TT_FAIL_IF(m->compress->block, err, TT_USAGE, "only the recipe of all layers can train blocks|%s, step %zu|%s", option, i + 1, m->info.name);
         step *t = &s->steps[s->n_steps++];
         *t = (step){m, {s->recipe, i}};
         s->wants |= m->compress->wants(&t->knobs);
@@ -149,6 +155,7 @@ static tt_status read_sides(cjob *j, tt_err *err) {
     const size_t n = j->allocation ? j->allocation->n : 0;
     TT_TRY(read_outer(j, &j->sides[EMBEDDING], "--token-embedding-type", j->o->token_embedding, err));
     TT_TRY(read_outer(j, &j->sides[OUTPUT], "--output-tensor-type", j->o->output_tensor, err));
+    TT_FAIL_IF(n && j->n_blocks, err, TT_USAGE, "types that are allocated are not trained|recipe|%s||leave the block trainer out", j->o->recipe);
     if (n) TT_TRY(tt__new(&j->allocated, n, sizeof *j->allocated, "an allocation", err));
     for (size_t i = 0; i < n; i++) {
         TT_TRY(read_side(&j->allocated[i], "allocation", j->allocation->recipe[i], err));
@@ -188,8 +195,10 @@ static tt_status take_step(cjob *j, size_t i, tt_err *err) {
         return TT_OK;
     }
     TT_FAIL_IF(!m->compress, err, TT_USAGE, "not a method that compresses|recipe, step %zu|%s|stage compress", i + 1, info->name);
+    TT_FAIL_IF(j->n_blocks && !m->compress->block, err, TT_USAGE, "methods that train blocks come last|recipe, step %zu|%s", i + 1, info->name);
     step *s = &j->steps[j->n_steps++];
     *s = (step){m, {j->recipe, i}};
+    j->n_blocks += m->compress->block != NULL;
     j->wants |= m->compress->wants(&s->knobs);
     j->sequential |= m->compress->sequential && m->compress->sequential(&s->knobs);
     return TT_OK;
@@ -228,6 +237,7 @@ static tt_status open_model(cjob *j, tt_err *err) {
     TT_TRY(check_sides(j, err));
     TT_TRY(tt__new(&j->ops, j->net->n_weights, sizeof *j->ops, "operators", err));
     TT_TRY(tt__new(&j->outcome, j->net->n_weights, sizeof *j->outcome, "operators", err));
+    if (j->n_blocks) TT_TRY(tt__new(&j->drafts, j->net->n_weights, sizeof *j->drafts, "drafts", err));
     return tt__new(&j->files, (size_t)j->net->hp.n_layer + 1, sizeof *j->files, "operators", err);
 }
 
@@ -262,6 +272,27 @@ static tt_status check_fallbacks(cjob *j, tt_err *err) {
 
 typedef struct needs { uint64_t fixed, sums, largest_sum, hidden; } needs;   /* sums: with what belongs to them in the dense stream */
 
+static const step *block_step(const cjob *j, int i) { return &j->steps[j->n_steps - j->n_blocks + i]; }
+
+static tt_status block_options(const cjob *j, int i, tt_block_options *o, tt_err *err) {
+    const step *s = block_step(j, i);
+    TT_TRY(s->method->compress->block(&s->knobs, o, err));
+    o->seed = j->o->seed + (uint64_t)i;
+    return TT_OK;
+}
+
+/* Drafts of the widest layer, and the trainer at work on them. */
+static tt_status trainer_needs(const cjob *j, uint64_t *bytes, tt_err *err) {
+    *bytes = 0;
+    for (int i = 0; i < j->n_blocks; i++) {
+        tt_block_options o;
+        TT_TRY(block_options(j, i, &o, err));
+        uint64_t n = tt__block_bytes(j->net, o.mode, o.batch * j->length) + 10 * tt__block_weights(j->net);
+        if (n > *bytes) *bytes = n;
+    }
+    return TT_OK;
+}
+
 /* Bytes beside the mapped model. A matrix in work, at most: three dense copies (weights, errors, their gradient), codes and mask, and either
  * the factor of its Hessian (with a correction two more of that size) and what the walk and the polish take, or the operator that was made of it. */
 static needs memory_needs(const cjob *j) {
@@ -279,7 +310,7 @@ static needs memory_needs(const cjob *j) {
     m.fixed = work;
     if (!calibrates(j)) return m;
     m.fixed += rows * (uint64_t)tt__calib_row(j->net) * 4 + (uint64_t)(j->samples * j->length) * 4;
-    m.hidden = (uint64_t)(j->samples * j->length * h->n_embd) * (j->wants & (TT_WANT_CROSS | TT_WANT_DENSE) ? 8 : 4);
+    m.hidden = (uint64_t)(j->samples * j->length * h->n_embd) * (j->n_blocks ? 12 : j->wants & (TT_WANT_CROSS | TT_WANT_DENSE) ? 8 : 4);
     for (int i = 0; i < TT_CALIB_INPUTS; i++) {
         uint64_t n = (uint64_t)tt__calib_input(j->net, i), bytes = j->wants & TT_WANT_CROSS ? 8 * n * n + 4 * n * rows : 4 * n * n;
         m.sums += bytes;
@@ -297,6 +328,9 @@ static void add_pass(cjob *j, unsigned set) {
 /* One pass over a layer where it may be; one per input where inputs depend on what was compressed before, or memory is short. */
 static tt_status plan(cjob *j, tt_err *err) {
     needs m = memory_needs(j);
+    uint64_t trainer;
+    TT_TRY(trainer_needs(j, &trainer, err));
+    m.fixed += trainer;
     uint64_t ram = j->max_ram, left = ram > m.fixed ? ram - m.fixed : 0;
     unsigned all = 0;
     j->full = calibrates(j) && (j->wants & (TT_WANT_HESSIAN | TT_WANT_CROSS) || m.sums <= left);
@@ -431,12 +465,40 @@ static tt_status make_fingerprint(cjob *j, tt_err *err) {
 }
 
 static void position_tag(const tt_position *at, char tag[40]) { snprintf(tag, 40, "%d.%d.%d.%lld", at->layer, (int)at->stage, at->pass, (long long)at->index); }
+/* Are there drafts that the state must hold? */
+static bool has_drafts(const cjob *j) { return j->n_blocks && (j->at.stage == TT_C_COMPRESS || j->at.stage == TT_C_TRAIN || (j->at.stage == TT_C_COLLECT && j->at.pass > 0)); }
+static int trained(const cjob *j) { return j->at.stage == TT_C_TRAIN ? j->at.pass : 0; }
+
+/* A draft changes once: from the matrix steps to the first trainer, and from one trainer to the next. */
+static void draft_name(const cjob *j, size_t i, char name[48]) { snprintf(name, 48, "draft.%d.%zu", trained(j), i); }
+static void trainer_name(const cjob *j, char name[64]) {
+    char tag[40];
+    position_tag(&j->at, tag);
+    snprintf(name, 64, "train.%s", tag);
+}
+static void target_name(int layer, int64_t b, char name[48]) { snprintf(name, 48, "target.%d.%lld", layer, (long long)b); }
+
 static int64_t advanced(const tt_position *at) { return at->stage == TT_C_ADVANCE ? at->index : 0; }
 static bool has_sums(const tt_position *at) { return at->stage == TT_C_COMPRESS || (at->stage == TT_C_COLLECT && at->index > 0); }
 
 static bool state_needs(void *user, const char *name) {
     const cjob *j = user;
-    char tag[40], live[48];
+    char tag[40], live[64];
+    if (!strncmp(name, "draft.", 6)) {
+        for (size_t i = 0; has_drafts(j) && i < j->net->n_weights; i++) {
+            draft_name(j, i, live);
+            if (tt__in_unit(j->net, i, j->at.layer) && !strcmp(name, live)) return true;
+        }
+        return false;
+    }
+    if (!strncmp(name, "train.", 6)) {
+        trainer_name(j, live);
+        return j->at.stage == TT_C_TRAIN && !strcmp(name, live);
+    }
+    if (!strncmp(name, "target.", 7)) {
+        snprintf(live, sizeof live, "target.%d.", j->at.layer);
+        return j->at.stage == TT_C_TRAIN && !strncmp(name, live, strlen(live));
+    }
     if (!strncmp(name, "ops.", 4) || !strcmp(name, "self.ids") || !strcmp(name, "self.pos")) return true;
     if (!strncmp(name, "self.", 5)) {
         if (!j->self) return j->at.stage == TT_C_SAMPLE;               /* interrupted before the sampler was opened: its files wait */
@@ -447,13 +509,26 @@ static bool state_needs(void *user, const char *name) {
     return j->calib && tt__calib_needs(j->calib, name, j->at.layer, advanced(&j->at), tag);
 }
 
+static tt_status save_training(cjob *j, tt_err *err) {
+    char name[64];
+    for (size_t i = 0; has_drafts(j) && i < j->net->n_weights; i++) {
+        if (!j->drafts[i].W) continue;
+        draft_name(j, i, name);
+        if (!tt__raw_exists(j->state, name)) TT_TRY(tt__cstate_save_draft(j->state, name, &j->drafts[i], err));
+    }
+    if (!j->trainer) return TT_OK;
+    trainer_name(j, name);
+    return tt__block_save(j->trainer, j->state, name, err);
+}
+
 static tt_status save_state(cjob *j, tt_err *err) {
     char tag[40];
     TT_TRY(tt__mkdirs(j->state, err));
     position_tag(&j->at, tag);
+    TT_TRY(save_training(j, err));
     if (j->self) TT_TRY(tt__selftext_save(j->self, j->state, err));
     else if (j->calib && j->at.stage != TT_C_DONE) TT_TRY(tt__calib_save(j->calib, j->at.layer, advanced(&j->at), tag, err));
-    if (j->at.stage == TT_C_COLLECT || j->at.stage == TT_C_COMPRESS) TT_TRY(tt__cstate_save_ops(j->state, unit_of(j, j->at.layer), j->net, j->ops, err));
+    if (j->at.stage == TT_C_COLLECT || j->at.stage == TT_C_COMPRESS || j->at.stage == TT_C_TRAIN) TT_TRY(tt__cstate_save_ops(j->state, unit_of(j, j->at.layer), j->net, j->ops, err));
     TT_TRY(tt__cstate_save(j->state, j->fingerprint, &j->at, j->outcome, j->net->n_weights, err));
     tt__cstate_sweep(j->state, state_needs, j);
     j->last_save = tt__now();
@@ -476,8 +551,22 @@ static bool position_is_sane(const cjob *j) {
     int64_t batches = j->calib ? j->calib->n_batches : 0;
     if (at->stage == TT_C_DONE) return true;
     if (at->stage == TT_C_SAMPLE) return calibrates(j) && is_self(j);
-    if (at->layer >= n_units(j) || at->pass >= passes_of(j, at->layer)) return false;
+    if (at->layer >= n_units(j) || at->pass >= (at->stage == TT_C_TRAIN ? j->n_blocks : passes_of(j, at->layer))) return false;
+    if (at->stage == TT_C_TRAIN) return at->layer < j->net->hp.n_layer;
     return at->stage == TT_C_COMPRESS ? at->index <= (int64_t)j->net->n_weights : at->index <= batches;
+}
+
+/* Drafts of the matrices of this layer that were made. */
+static tt_status restore_drafts(cjob *j, tt_err *err) {
+    char name[64];
+    for (size_t i = 0; has_drafts(j) && i < j->net->n_weights; i++) {
+        const tt_weight *w = &j->net->weights[i];
+        if (!treated(j, i) || side_of(j, i) || !tt__in_unit(j->net, i, j->at.layer) || !j->outcome[i].done) continue;
+        TT_TRY(tt__draft_init(&j->drafts[i], w->name, w->layer, w->rows, w->cols, err));
+        draft_name(j, i, name);
+        TT_TRY(tt__cstate_load_draft(j->state, name, &j->drafts[i], err));
+    }
+    return TT_OK;
 }
 
 /* The outcomes tell what is finished; operators of layers up to the position are read back. */
@@ -492,13 +581,19 @@ static tt_status restore(cjob *j, tt_err *err) {
         for (size_t i = 0; i < j->net->n_weights; i++) any |= tt__in_unit(j->net, i, unit_of(j, l)) && j->outcome[i].done && !j->outcome[i].kept;
         if (any) TT_TRY(map_unit(j, l, err));
     }
+    TT_TRY(restore_drafts(j, err));
     if (calibrates(j) && is_self(j)) TT_TRY(tt__raw_read(j->state, "self.ids", self_ids(j), (size_t)(j->self_rows * j->length) * sizeof *j->ids, err));
     if (j->calib && j->at.stage != TT_C_DONE)
         TT_TRY(tt__calib_load(j->calib, j->at.layer, advanced(&j->at), has_sums(&j->at) ? pass_set(j, j->at.layer, j->at.pass) : 0, tag, err));
     return TT_OK;
 }
 
+static void forget_drafts(cjob *j) {
+    for (size_t i = 0; j->drafts && i < j->net->n_weights; i++) tt__draft_free(&j->drafts[i]);
+}
+
 static void forget(cjob *j) {
+    forget_drafts(j);
     for (size_t i = 0; j->ops && i < j->net->n_weights; i++) {
         tt__linop_free(j->ops[i]);
         j->ops[i] = NULL;
@@ -524,6 +619,8 @@ static tt_status open_state(cjob *j, tt_err *err) {
         tt_calib_options co = {.ids = j->ids, .samples = j->samples, .length = j->length, .dir = j->state, .in_memory = j->hidden_in_memory, .full = j->full,
                                .dense = j->wants & TT_WANT_DENSE, .cross = j->wants & TT_WANT_CROSS, .head = head_calibrates(j)};
         TT_TRY(tt__calib_create(j->ctx, j->net, &co, &j->calib, err));
+        if (j->n_blocks && j->hidden_in_memory)
+            TT_TRY(tt__new(&j->targets, (size_t)(j->samples * j->length * j->net->hp.n_embd), sizeof *j->targets, "targets of a layer", err));
     }
     if (found && restore(j, &why) == TT_OK) {
         j->resumed = true;
@@ -559,14 +656,26 @@ static tt_status check_finite(const float *W, int64_t n, tt_err *err) {
     return TT_OK;
 }
 
-static tt_status apply_steps(cjob *j, const step *steps, int n, tt_draft *d, const tt_stats *stats, tt_linop **op, tt_err *err) {
-    const char *format = "auto";
+/* The storage that the last step with an opinion wants. */
+static const char *format_of(const step *steps, int n) {
+    const char *format = "auto", *of;
     for (int i = 0; i < n; i++) {
         const step *s = &steps[i];
-        TT_TRY(s->method->compress->matrix(j->ctx, &s->knobs, d, stats, err));
-        if (s->method->compress->format) format = s->method->compress->format(&s->knobs);
+        if (s->method->compress->format && (of = s->method->compress->format(&s->knobs))) format = of;
     }
-    return tt__draft_finish(j->ctx, d, format, op, err);
+    return format;
+}
+
+static tt_status apply_steps(cjob *j, const step *steps, int n, tt_draft *d, const tt_stats *stats, tt_linop **op, tt_err *err) {
+    for (int i = 0; i < n; i++) {
+        const step *s = &steps[i];
+        if (d->latent && !d->bits) memcpy(d->latent, d->W, (size_t)(d->rows * d->cols) * sizeof *d->W);
+        TT_TRY(s->method->compress->matrix(j->ctx, &s->knobs, d, stats, err));
+    }
+    if (d->latent && !d->bits) memcpy(d->latent, d->W, (size_t)(d->rows * d->cols) * sizeof *d->W);
+    TT_FAIL_IF(d->latent && d->op, err, TT_USAGE, "a standard type with its own search cannot be trained|%s|||round with bits and group before a block trainer", d->name);
+    if (d->latent) tt__draft_settle(d);
+    return tt__draft_finish(j->ctx, d, format_of(steps, n), op, err);
 }
 
 static tt_status make_stats(const cjob *j, const tt_weight *w, tt_stats *stats, tt_err *err) {
@@ -612,13 +721,34 @@ static tt_status measure(cjob *j, const tt_weight *w, const tt_linop *op, const 
     return TT_OK;
 }
 
-static tt_status replace(cjob *j, size_t i, tt_err *err) {
+/* op, from here on the job's, takes the place of weight i. */
+static tt_status accept(cjob *j, size_t i, tt_linop *op, const float *hessian, double seconds, tt_err *err) {
     const tt_weight *w = &j->net->weights[i];
     tt_outcome *out = &j->outcome[i];
+    float *W = NULL, *E = NULL;
+    tt_status st;
+    TT_TRY_GOTO(tt__new(&W, (size_t)(w->rows * w->cols), sizeof *W, "a dense matrix", err));
+    TT_TRY_GOTO(tt__new(&E, (size_t)(w->rows * w->cols), sizeof *E, "a difference", err));
+    TT_TRY_GOTO(measure(j, w, op, hessian, W, E, out, err));
+    tt__linop_label(op, out->type, sizeof out->type);
+    out->bytes = tt__linop_bytes(op);
+    out->seconds = seconds;
+    out->done = true;
+    tt__linop_free(j->ops[i]);                  /* made by the steps before, or of a saved run under another memory bound: its passes were others */
+    j->ops[i] = op;
+    op = NULL;
+done:
+    tt__linop_free(op);
+    tt__free(W);
+    tt__free(E);
+    return st;
+}
+
+static tt_status replace(cjob *j, size_t i, tt_err *err) {
+    const tt_weight *w = &j->net->weights[i];
     tt_draft d = {0};
     tt_stats stats = {0};
     tt_linop *op = NULL;
-    float *E = NULL;
     double start = tt__now();
     tt_dtype wanted;
     tt_status st;
@@ -627,27 +757,22 @@ static tt_status replace(cjob *j, size_t i, tt_err *err) {
     TT_TRY_GOTO(check_finite(d.W, w->rows * w->cols, err));
     TT_TRY_GOTO(make_stats(j, w, &stats, err));
     const side *own = side_of(j, i);
+    bool trains = j->n_blocks && !own;
+    if (trains) TT_TRY_GOTO(tt__draft_train(&d, err));
     if (own) TT_TRY_GOTO(apply_steps(j, own->steps, own->n_steps, &d, &stats, &op, err));
     else if (j->mix) TT_TRY_GOTO(tt__linop_encode(j->ctx, tt__mix_type(j->mix, j->net, i, &wanted), d.W, w->rows, w->cols, &op, err));
     else TT_TRY_GOTO(apply_steps(j, j->steps, j->n_steps, &d, &stats, &op, err));
-    float *W = d.W;
-    d.W = NULL;
-    tt__draft_free(&d);
-    d.W = W;
-    TT_TRY_GOTO(tt__new(&E, (size_t)(w->rows * w->cols), sizeof *E, "a difference", err));
-    TT_TRY_GOTO(measure(j, w, op, stats.hessian, W, E, out, err));
-    tt__linop_label(op, out->type, sizeof out->type);
-    out->bytes = tt__linop_bytes(op);
-    out->seconds = tt__now() - start;
-    out->done = true;
-    tt__linop_free(j->ops[i]);                  /* of a saved run under another memory bound: its passes were others */
-    j->ops[i] = op;
+    if (!trains) tt__draft_free(&d);
+    st = accept(j, i, op, stats.hessian, tt__now() - start, err);
     op = NULL;
+    if (st != TT_OK || !trains) goto done;
+    tt__draft_free(&j->drafts[i]);
+    j->drafts[i] = d;
+    d = (tt_draft){0};
 done:
     free_stats(&stats);
     tt__linop_free(op);
     tt__draft_free(&d);
-    tt__free(E);
     return st == TT_OK ? st : tt__err_at(err, st, "%s", w->name);
 }
 
@@ -751,8 +876,106 @@ static tt_status step_compress(cjob *j, tt_err *err) {
         return TT_OK;
     }
     if (calibrates(j)) TT_TRY(tt__calib_begin(j->calib, 0, err));
+    if (j->at.pass + 1 >= passes_of(j, j->at.layer) && j->n_blocks && j->at.layer < j->net->hp.n_layer) {
+        j->at = (tt_position){.stage = TT_C_TRAIN, .layer = j->at.layer};
+        return TT_OK;
+    }
     if (j->at.pass + 1 >= passes_of(j, j->at.layer)) return end_layer(j, err);
     j->at = (tt_position){.stage = TT_C_COLLECT, .layer = j->at.layer, .pass = j->at.pass + 1};
+    return TT_OK;
+}
+
+/* ------------------------------------------------------------ training a block ---- */
+
+/* What the original layer makes of the dense stream, batch by batch; finished files of an interrupted run are taken over. */
+static tt_status make_targets(cjob *j, tt_err *err) {
+    tt_calib *c = j->calib;
+    float *Y = NULL;
+    char name[48];
+    tt_status st = TT_OK;
+    if (!j->targets) TT_TRY(tt__new(&Y, (size_t)(c->batch * c->length * c->width), sizeof *Y, "targets of a batch", err));
+    for (int64_t b = 0; b < c->n_batches; b++) {
+        size_t bytes = (size_t)(tt__calib_sequences(c, b) * c->length * c->width) * sizeof *Y;
+        target_name(j->at.layer, b, name);
+        TT_TRY_GOTO(tt__check_cancel(j->ctx, err));
+        if (!j->targets && tt__raw_exists(j->state, name)) continue;
+        TT_TRY_GOTO(tt__calib_target(c, j->at.layer, b, Y ? Y : j->targets + b * c->batch * c->length * c->width, err));
+        if (Y) TT_TRY_GOTO(tt__raw_write(j->state, name, Y, bytes, err));
+    }
+done:
+    tt__free(Y);
+    return st;
+}
+
+static tt_status read_sequence(void *user, int64_t i, float *X, float *Y, tt_err *err) {
+    cjob *j = user;
+    tt_calib *c = j->calib;
+    int64_t n = c->length * c->width, b = i / c->batch;
+    char name[48];
+    TT_TRY(tt__calib_sequence(c, TT_STREAM_MAIN, j->at.layer, i, X, err));
+    if (j->targets) {
+        memcpy(Y, j->targets + i * n, (size_t)n * sizeof *Y);
+        return TT_OK;
+    }
+    target_name(j->at.layer, b, name);
+    return tt__raw_read_part(j->state, name, (size_t)(i % c->batch * n) * sizeof *Y, Y, (size_t)n * sizeof *Y, (size_t)(tt__calib_sequences(c, b) * n) * sizeof *Y, err);
+}
+
+static tt_status open_trainer(cjob *j, tt_err *err) {
+    tt_block_data data = {j->samples, j->length, read_sequence, j};
+    tt_block_matrix *m = NULL;
+    tt_block_options o;
+    char name[64];
+    int n = 0;
+    tt_status st;
+    TT_TRY(make_targets(j, err));
+    TT_TRY(block_options(j, j->at.pass, &o, err));
+    TT_TRY(tt__new(&m, j->net->n_weights, sizeof *m, "a block trainer", err));
+    for (size_t i = 0; i < j->net->n_weights; i++) {
+        const tt_draft *d = &j->drafts[i];
+        if (d->W) m[n++] = (tt_block_matrix){i, d->bits, d->group, d->latent, d->keep, d->scales, d->mins, d->halfgrid};
+    }
+    TT_TRY_GOTO(tt__block_create(j->ctx, j->net, j->at.layer, &data, &o, m, n, &j->trainer, err));
+    trainer_name(j, name);
+    if (tt__raw_exists(j->state, name)) TT_TRY_GOTO(tt__block_load(j->trainer, j->state, name, err));
+done:
+    tt__free(m);
+    if (st != TT_OK) {
+        tt__block_free(j->trainer);
+        j->trainer = NULL;
+    }
+    return st;
+}
+
+/* The trained drafts become the layer's operators. */
+static tt_status close_trainer(cjob *j, tt_err *err) {
+    tt_block_progress p = tt__block_progress(j->trainer);
+    int n = 0;
+    tt__log(j->ctx, TT_LOG_INFO, "compress: layer %d, %s: error of the block %.4g, %.4g after %lld of %lld steps", j->at.layer, block_step(j, j->at.pass)->method->info.name,
+            p.first, p.best, (long long)p.best_step, (long long)p.step - 1);
+    for (size_t i = 0; i < j->net->n_weights; i++) {
+        tt_draft *d = &j->drafts[i];
+        tt_linop *op;
+        if (!d->W) continue;
+        tt__block_finish(j->trainer, n++, d->latent, d->scales, d->mins, d->codes, d->W);
+        TT_TRY(tt__draft_finish(j->ctx, d, format_of(j->steps, j->n_steps), &op, err));
+        TT_TRY(accept(j, i, op, NULL, j->outcome[i].seconds, err));
+    }
+    tt__block_free(j->trainer);
+    j->trainer = NULL;
+    if (j->at.pass + 1 < j->n_blocks) {
+        j->at = (tt_position){.stage = TT_C_TRAIN, .layer = j->at.layer, .pass = j->at.pass + 1};
+        return TT_OK;
+    }
+    forget_drafts(j);
+    return end_layer(j, err);
+}
+
+static tt_status step_train(cjob *j, tt_err *err) {
+    if (!j->trainer) TT_TRY(open_trainer(j, err));
+    if (tt__block_done(j->trainer)) return close_trainer(j, err);
+    TT_TRY(tt__block_step(j->trainer, err));
+    j->at.index = tt__block_progress(j->trainer).step;
     return TT_OK;
 }
 
@@ -773,7 +996,8 @@ static void report_progress(const cjob *j) {
     double within = 0, batches = j->calib ? (double)j->calib->n_batches : 1;
     if (j->at.stage == TT_C_COLLECT) within = 0.4 * ((double)j->at.index / batches + j->at.pass) / passes_of(j, j->at.layer);
     if (j->at.stage == TT_C_COMPRESS) within = calibrates(j) ? 0.4 : 0;
-    if (j->at.stage == TT_C_ADVANCE) within = 0.6 + 0.4 * (double)j->at.index / batches;
+    if (j->at.stage == TT_C_TRAIN && j->trainer) within = 0.4 + 0.5 * (tt__block_share(j->trainer) + j->at.pass) / j->n_blocks;
+    if (j->at.stage == TT_C_ADVANCE) within = j->n_blocks ? 0.9 + 0.1 * (double)j->at.index / batches : 0.6 + 0.4 * (double)j->at.index / batches;
     double done = j->at.stage == TT_C_DONE ? n_units(j) : j->at.layer + within;
     tt__progress(j->ctx, "compress", done, n_units(j), "layers", "");
 }
@@ -783,6 +1007,7 @@ static tt_status one_step(cjob *j, tt_err *err) {
     case TT_C_SAMPLE: return step_sample(j, err);
     case TT_C_COLLECT: return step_collect(j, err);
     case TT_C_COMPRESS: return step_compress(j, err);
+    case TT_C_TRAIN: return step_train(j, err);
     default: return step_advance(j, err);
     }
 }
@@ -793,7 +1018,7 @@ static tt_status run(cjob *j, tt_err *err) {
         TT_TRY(tt__check_cancel(j->ctx, err));
         tt_cstage stage = j->at.stage;
         tt_status st = one_step(j, err);
-        j->torn = st != TT_OK && stage != TT_C_COMPRESS;       /* a matrix that failed left nothing behind */
+        j->torn = st != TT_OK && stage != TT_C_COMPRESS && stage != TT_C_TRAIN;       /* a matrix or a step of a trainer that failed left nothing behind */
         TT_TRY(st);
         if (tt__now() - j->last_save >= j->save_seconds && j->at.stage != TT_C_DONE) TT_TRY(save_state(j, err));
     }
@@ -849,11 +1074,20 @@ static tt_status finish(cjob *j, tt_err *err) {
 
 /* ------------------------------------------------------------ dry run ---- */
 
+/* The step that decides what is stored: a trainer without bits leaves that to those before it. */
+static const step *rounding_step(const tt_recipe *recipe, const step *steps, int n) {
+    for (int i = n - 1; i > 0; i--) {
+        const char *bits = tt_recipe_get_value(recipe, steps[i].knobs.step, "bits");
+        if (!steps[i].method->compress->block || (bits && strcmp(bits, "0"))) return &steps[i];
+    }
+    return &steps[0];
+}
+
 /* Bits per weight of the recipe on one matrix: a pruner's density and a quantizer's codes are counted together. */
 static double predicted_bits(const tt_recipe *recipe, const step *steps, int n, const tt_weight *w) {
-    const step *prune = NULL, *last = &steps[n - 1];
-    for (int i = 0; i + 1 < n; i++)
-        if (tt_recipe_get_value(recipe, steps[i].knobs.step, "pattern")) prune = &steps[i];
+    const step *prune = NULL, *last = rounding_step(recipe, steps, n);
+    for (const step *s = steps; s < last; s++)
+        if (tt_recipe_get_value(recipe, s->knobs.step, "pattern")) prune = s;
     const char *bits = tt_recipe_get_value(recipe, last->knobs.step, "bits"), *format = tt_recipe_get_value(recipe, last->knobs.step, "format");
     const char *sym = tt_recipe_get_value(recipe, last->knobs.step, "sym");
     if (prune && bits && format && strcmp(bits, "0"))
@@ -879,7 +1113,7 @@ static tt_status predict(cjob *j, tt_err *err) {
             snprintf(out->type, sizeof out->type, "%s", tt__dtype(type)->label);
         } else {
             out->bytes = (uint64_t)(predicted_bits(j->recipe, j->steps, j->n_steps, w) * (double)n / 8);
-            snprintf(out->type, sizeof out->type, "%s", j->steps[j->n_steps - 1].method->info.name);
+            snprintf(out->type, sizeof out->type, "%s", rounding_step(j->recipe, j->steps, j->n_steps)->method->info.name);
         }
     }
     return TT_OK;
@@ -1001,10 +1235,13 @@ static void release(cjob *j) {
     tt__selftext_free(j->self);
     tt_model_close(j->sampled);
     tt__sources_free(&j->sources);
+    tt__block_free(j->trainer);
     tt__calib_free(j->calib);
+    tt__free(j->targets);
     if (j->net) forget(j);
     tt__free(j->ops);
     tt__free(j->outcome);
+    tt__free(j->drafts);
     tt__free(j->files);
     tt__free(j->ids);
     tt_model_close(j->model);

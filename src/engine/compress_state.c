@@ -10,7 +10,7 @@
 #include <math.h>
 #include <stdio.h>
 
-static const char *const stage_names[TT_C_STAGES] = {"sample", "collect", "compress", "advance", "done"};
+static const char *const stage_names[TT_C_STAGES] = {"sample", "collect", "compress", "train", "advance", "done"};
 
 /* ------------------------------------------------------------ position and outcomes ---- */
 
@@ -144,12 +144,74 @@ tt_status tt__cstate_load_ops(const char *dir, int unit, const tt_net *net, tt_l
     return st;
 }
 
+/* ------------------------------------------------------------ drafts ---- */
+
+/* "TTDRAFT1" | bits, group, keep?, mins?, halfgrid? | latent | keep | scales | mins | halfgrid, those that there are. */
+typedef struct draft_head { char magic[8]; int32_t bits, group, keep, mins, halfgrid, none; } draft_head;
+typedef struct part { void *data; size_t bytes; } part;
+
+static int draft_parts(const tt_draft *d, part out[5]) {
+    size_t n = (size_t)(d->rows * d->cols), groups = (size_t)(d->rows * tt__draft_groups(d));
+    const part all[5] = {{d->latent, 4 * n}, {d->keep, n}, {d->scales, 4 * groups}, {d->mins, 4 * groups}, {d->halfgrid, groups}};
+    int parts = 0;
+    for (int i = 0; i < 5; i++)
+        if (all[i].data) out[parts++] = all[i];
+    return parts;
+}
+
+tt_status tt__cstate_save_draft(const char *dir, const char *name, const tt_draft *d, tt_err *err) {
+    draft_head head = {"TTDRAFT1", d->bits, d->group, d->keep != NULL, d->mins != NULL, d->halfgrid != NULL, 0};
+    part parts[5];
+    int n = draft_parts(d, parts);
+    char *path;
+    tt__writer *w = NULL;
+    TT_TRY(tt__raw_path(dir, name, &path, err));
+    tt_status st = tt__writer_open(path, 0, &w, err);
+    tt__free(path);
+    TT_TRY(st);
+    st = tt__write(w, &head, sizeof head, err);
+    for (int i = 0; st == TT_OK && i < n; i++) st = tt__write(w, parts[i].data, parts[i].bytes, err);
+    if (st == TT_OK) return tt__writer_commit(w, err);
+    tt__writer_abort(w);
+    return st;
+}
+
+static tt_status make_draft(const draft_head *h, tt_draft *d, const char *name, tt_err *err) {
+    bool grid = h->bits >= 2 && h->bits <= 8 && h->group >= 1 && h->group <= 1 << 20, none = !h->bits && !h->group && !h->mins && !h->halfgrid;
+    TT_FAIL_IF(memcmp(h->magic, "TTDRAFT1", sizeof h->magic) || !(grid || none), err, TT_BADFILE, "draft of a state is damaged|%s", name);
+    TT_TRY(tt__draft_train(d, err));
+    if (h->keep) TT_TRY(tt__draft_prune(d, err));
+    return h->bits ? tt__draft_quantize(d, h->bits, h->group, h->mins != 0, err) : TT_OK;
+}
+
+tt_status tt__cstate_load_draft(const char *dir, const char *name, tt_draft *d, tt_err *err) {
+    draft_head head;
+    part parts[5];
+    char *path;
+    tt__map map;
+    TT_TRY(tt__raw_path(dir, name, &path, err));
+    tt_status st = tt__map_open(path, &map, err);
+    tt__free(path);
+    TT_TRY(st);
+    size_t at = sizeof head;
+    if (map.size < at) st = tt__fail(err, TT_BADFILE, "draft of a state is damaged|%s", name);
+    if (st == TT_OK) memcpy(&head, map.data, sizeof head);
+    if (st == TT_OK) st = make_draft(&head, d, name, err);
+    int n = st == TT_OK ? draft_parts(d, parts) : 0;
+    for (int i = 0; i < n && st == TT_OK; at += parts[i].bytes, i++) {
+        if (map.size < at + parts[i].bytes) st = tt__fail(err, TT_BADFILE, "draft of a state is damaged|%s", name);
+        else memcpy(parts[i].data, map.data + at, parts[i].bytes);
+    }
+    tt__map_close(&map);
+    return st;
+}
+
 /* ------------------------------------------------------------ removing ---- */
 
 /* Files of a state, and what a killed writer left of them (".NAME.XXXXXX.tmp"). */
 static bool ours(const char *name) {
-    static const char *const prefixes[] = {"ops.",  "hidden.",  "dense.",  "sum.",  "cross.",  "self.",
-                                           ".ops.", ".hidden.", ".dense.", ".sum.", ".cross.", ".self.", ".state.json."};
+    static const char *const prefixes[] = {"ops.",  "hidden.",  "dense.",  "sum.",  "cross.",  "self.",  "draft.",  "train.",  "target.",
+                                           ".ops.", ".hidden.", ".dense.", ".sum.", ".cross.", ".self.", ".draft.", ".train.", ".target.", ".state.json."};
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
         if (!strncmp(name, prefixes[i], strlen(prefixes[i]))) return true;
     return false;

@@ -28,6 +28,7 @@ void tt__draft_free(tt_draft *d) {
     tt__free(d->scales);
     tt__free(d->halfgrid);
     tt__free(d->mins);
+    tt__free(d->latent);
     *d = (tt_draft){0};
 }
 
@@ -47,6 +48,24 @@ tt_status tt__draft_prune(tt_draft *d, tt_err *err) {
     TT_FAIL_IF(d->keep, err, TT_USAGE, "matrix is pruned already|%s|||leave one of the pruning methods out of the recipe", d->name);
     TT_FAIL_IF(d->bits || d->op, err, TT_USAGE, "matrix is quantized already|%s|||prune before rounding", d->name);
     return tt__new(&d->keep, (size_t)(d->rows * d->cols), 1, "a mask", err);
+}
+
+tt_status tt__draft_train(tt_draft *d, tt_err *err) {
+    TT_TRY(tt__new(&d->latent, (size_t)(d->rows * d->cols), sizeof *d->latent, "latent weights", err));
+    memcpy(d->latent, d->W, (size_t)(d->rows * d->cols) * sizeof *d->W);
+    return TT_OK;
+}
+
+void tt__draft_settle(tt_draft *d) {
+    int64_t groups = tt__draft_groups(d);
+    float half = d->bits ? (float)(1 << (d->bits - 1)) : 0;
+    for (int64_t i = 0; d->codes && i < d->rows * d->cols; i++) {
+        int64_t g = i / d->cols * groups + i % d->cols / d->group;
+        float off = d->mins ? 0 : d->halfgrid && d->halfgrid[g] ? half - 0.5f : half, inv = d->scales[g] != 0 ? 1.0f / d->scales[g] : 0;
+        float q = rintf((d->latent[i] - (d->mins ? d->mins[g] : 0)) * inv + off);
+        q = q < 0 ? 0 : q > 2 * half - 1 ? 2 * half - 1 : q;
+        if (q != (float)d->codes[i]) d->latent[i] = d->W[i];
+    }
 }
 
 void tt__draft_apply_mask(tt_draft *d) {

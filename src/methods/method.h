@@ -28,6 +28,8 @@ typedef struct tt_draft {
     float *scales;                /* [rows, groups], groups = ceil(cols / group) */
     uint8_t *halfgrid;            /* [rows, groups] symmetric grids: 1 = without zero level, or NULL: all 0 */
     float *mins;                  /* [rows, groups] asymmetric: value = scale*code + min, or NULL: symmetric */
+    float *latent;                /* [rows, cols] when a later step trains (tt__draft_train): the values that rounding was applied to, from which training
+                                     goes on. The caller copies W into it while nothing is rounded; methods that change W as they round write it */
     tt_linop *op;                 /* finished already (a standard type whose own search chose the codes), or NULL; W holds its values */
 } tt_draft;
 tt_status tt__draft_init(tt_draft *d, const char *name, int layer, int64_t rows, int64_t cols, tt_err *err);
@@ -37,6 +39,10 @@ tt_status tt__draft_quantize(tt_draft *d, int bits, int group, bool with_mins, t
 /* Room for a mask (TT_USAGE when there is one), and W = 0 where it is 0. */
 tt_status tt__draft_prune(tt_draft *d, tt_err *err);
 void tt__draft_apply_mask(tt_draft *d);
+/* Room for latent values, which are W now. */
+tt_status tt__draft_train(tt_draft *d, tt_err *err);
+/* Latent values whose rounding is not what stands in the codes (a polish came after it) become the rounded ones: training begins at what was made. */
+void tt__draft_settle(tt_draft *d);
 static inline int64_t tt__draft_groups(const tt_draft *d) { return d->group ? (d->cols + d->group - 1) / d->group : 0; }
 /* The operator of a finished draft (an op in it is handed over): a standard GGUF type where one holds it exactly (format "auto" or
  * "gguf"), else our own (format "own" always). TT_TARGET when format is "gguf" and none fits. */
@@ -50,12 +56,15 @@ bool tt__knob_b(const tt_knobs *k, const char *name);
 const char *tt__knob_s(const tt_knobs *k, const char *name);
 
 /* CROSS: the Hessian and the cross moment; DENSE: the stream through the original blocks beside that through the compressed ones (train/calib.h). */
+struct tt_block_options;
 enum { TT_WANT_NOTHING = 0, TT_WANT_SUMSQ = 1, TT_WANT_HESSIAN = 2, TT_WANT_CROSS = 4, TT_WANT_DENSE = 8 };
 typedef struct tt_compress_vtable {
     unsigned (*wants)(const tt_knobs *k);
     bool (*sequential)(const tt_knobs *k);                    /* recollect statistics inside a block; NULL: no */
     tt_status (*matrix)(tt_ctx *ctx, const tt_knobs *k, tt_draft *d, const tt_stats *s, tt_err *err);
-    const char *(*format)(const tt_knobs *k);                 /* "auto", "gguf", "own"; NULL: auto */
+    const char *(*format)(const tt_knobs *k);                 /* "auto", "gguf", "own"; NULL, or it gives NULL: as the steps before say */
+    /* How all drafts of a layer are trained together (train/block.h) once every `matrix` has been called; NULL: they are not. Such steps end a recipe. */
+    tt_status (*block)(const tt_knobs *k, struct tt_block_options *o, tt_err *err);
 } tt_compress_vtable;
 
 /* ---- train stage ---- */

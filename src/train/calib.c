@@ -101,6 +101,18 @@ tt_status tt__calib_read(tt_calib *c, tt_stream s, int layer, int64_t b, float *
     return tt__raw_read(c->dir, name, X, batch_bytes(c, b), err);
 }
 
+tt_status tt__calib_sequence(tt_calib *c, tt_stream s, int layer, int64_t sequence, float *X, tt_err *err) {
+    char name[64];
+    int64_t n = c->length * c->width, b = sequence / c->batch;
+    if (layer == 0) return tt__run_embed(c->runner, c->ids + sequence * c->length, c->length, X, err);
+    if (c->in_memory) {
+        memcpy(X, c->hidden[s] + sequence * n, (size_t)n * sizeof *X);
+        return TT_OK;
+    }
+    hidden_name(name, s, layer, b);
+    return tt__raw_read_part(c->dir, name, (size_t)(sequence % c->batch * n) * sizeof *X, X, (size_t)n * sizeof *X, batch_bytes(c, b), err);
+}
+
 static tt_status put(tt_calib *c, tt_stream s, int layer, int64_t b, tt_err *err) {
     char name[64];
     if (c->in_memory) {

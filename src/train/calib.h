@@ -71,6 +71,8 @@ tt_status tt__calib_advance(tt_calib *c, int layer, int64_t batch, tt_err *err);
  * `layer` reads them; and what the original block makes of the dense stream, which the main one should come to. */
 int64_t tt__calib_sequences(const tt_calib *c, int64_t batch);
 tt_status tt__calib_read(tt_calib *c, tt_stream stream, int layer, int64_t batch, float *X, tt_err *err);
+/* Rows [length, width] of one sequence, likewise. */
+tt_status tt__calib_sequence(tt_calib *c, tt_stream stream, int layer, int64_t sequence, float *X, tt_err *err);
 tt_status tt__calib_target(tt_calib *c, int layer, int64_t batch, float *Y, tt_err *err);
 
 /* Saving: `advanced` batches have left `layer`, the others have not. Sums go to files that carry `tag`. */

@@ -27,17 +27,22 @@ static inline tt_status tt__raw_write(const char *dir, const char *name, const v
     return st;
 }
 
-static inline tt_status tt__raw_read(const char *dir, const char *name, void *data, size_t bytes, tt_err *err) {
+/* Bytes at … at + bytes of a file of `whole` bytes. */
+static inline tt_status tt__raw_read_part(const char *dir, const char *name, size_t at, void *data, size_t bytes, size_t whole, tt_err *err) {
     char *path;
     tt__map map;
     TT_TRY(tt__raw_path(dir, name, &path, err));
     tt_status st = tt__map_open(path, &map, err);
     if (st == TT_OK) {
-        if (map.size == bytes) memcpy(data, map.data, bytes);
-        else st = tt__fail(err, TT_BADFILE, "state file has the wrong size|%s|%llu bytes|%zu", path, (unsigned long long)map.size, bytes);
+        if (map.size == whole) memcpy(data, map.data + at, bytes);
+        else st = tt__fail(err, TT_BADFILE, "state file has the wrong size|%s|%llu bytes|%zu", path, (unsigned long long)map.size, whole);
         tt__map_close(&map);
     }
     tt__free(path);
     return st;
+}
+
+static inline tt_status tt__raw_read(const char *dir, const char *name, void *data, size_t bytes, tt_err *err) {
+    return tt__raw_read_part(dir, name, 0, data, bytes, bytes, err);
 }
 #endif

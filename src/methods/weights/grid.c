@@ -169,3 +169,27 @@ double tt__grid_cost(const tt_knobs *k, int64_t cols, int bits, bool sym, double
     if (standard) return bits + (sym ? 0.5 : 1.0);
     return (density > 0 ? tt__sparse_cost(density, bits, cols) : bits) + (sym ? scales : 2 * scales);
 }
+
+/* ------------------------------------------------------------ where training begins ---- */
+
+static tt_status relative_sumsq(const tt_stats *s, float **out, tt_err *err) {
+    float most = 0;
+    TT_TRY(tt__new(out, (size_t)s->n, sizeof **out, "column weights", err));
+    for (int64_t c = 0; c < s->n; c++) most = s->sumsq[c] > most ? s->sumsq[c] : most;
+    for (int64_t c = 0; c < s->n; c++) (*out)[c] = most > 0 ? s->sumsq[c] / most : 1;
+    return TT_OK;
+}
+
+tt_status tt__grid_begin(tt_ctx *ctx, const tt_knobs *k, tt_draft *d, const tt_stats *s, tt_err *err) {
+    int stored, bits = (int)tt__knob_i(k, "bits");
+    int64_t columns = tt__group_columns(k, d->cols, &stored);
+    tt_grid grid = tt__grid_for(bits, tt__knob_b(k, "sym"), true, d->keep, tt__knob_s(k, "format"));
+    float *weight = NULL;
+    TT_FAIL_IF(!s || !s->sumsq, err, TT_USAGE, "method needs calibration data|%s", d->name);
+    TT_TRY(tt__draft_quantize(d, bits, stored, grid.kind == TT_GRID_FREE, err));
+    TT_TRY(relative_sumsq(s, &weight, err));
+    tt_status st = tt__grid_fit_draft(ctx, &grid, columns, weight, d, err);
+    tt__free(weight);
+    if (st == TT_OK) tt__grid_round_draft(ctx, d);
+    return st;
+}

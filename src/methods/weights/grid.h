@@ -57,6 +57,9 @@ tt_status tt__grid_fit_draft(tt_ctx *ctx, const tt_grid *g, int64_t columns, con
 /* Rounds d->W to the grids of the draft: codes and values. */
 void tt__grid_round_draft(tt_ctx *ctx, tt_draft *d);
 
+/* Both, as the knobs bits, group, sym and format of a step say, with searched scales; errors are weighted by the mean squared inputs. */
+tt_status tt__grid_begin(tt_ctx *ctx, const tt_knobs *k, tt_draft *d, const tt_stats *s, tt_err *err);
+
 /* Rows r0 … of a row-major matrix to and from a tile [n][TT_LANES]; missing rows are zero. */
 void tt__tile_load(const float *W, int64_t ld, int64_t rows, int64_t r0, int64_t c0, int64_t n, float (*x)[TT_LANES]);
 void tt__tile_store(float *W, int64_t ld, int64_t rows, int64_t r0, int64_t c0, int64_t n, const float (*x)[TT_LANES]);

@@ -43,6 +43,7 @@ typedef struct obs_job {
     float *W, *U, *E;                                 /* d->W holds the target during the walk */
     float *P;                                         /* [cols, cols] of GPTAQ, or NULL */
     uint8_t *keep, *codes;                            /* in walking order; NULL where not wanted */
+    float *latent;                                    /* the values that are rounded, likewise */
     int32_t *perm;                                    /* walking position → column, or NULL */
     double damp;                                      /* that the factorisation needed */
     float *weight;                                    /* [cols] of a squared error in the search for scales, by walking position; ≤ 1 */
@@ -55,7 +56,7 @@ typedef struct obs_job {
 
 /* ------------------------------------------------------------ one tile of 16 rows ---- */
 
-typedef struct tile_state { lane_row x[MAX_BLOCK], keep[MAX_BLOCK], q[MAX_BLOCK], e[MAX_BLOCK]; tt_fit fit; int64_t fit_group; int ahead[TT_LANES]; } tile_state;
+typedef struct tile_state { lane_row x[MAX_BLOCK], keep[MAX_BLOCK], q[MAX_BLOCK], e[MAX_BLOCK], before[MAX_BLOCK]; tt_fit fit; int64_t fit_group; int ahead[TT_LANES]; } tile_state;
 
 static bool chooses_on_the_way(const tt_obs *o) { return o->pattern.m || o->slide2; }
 
@@ -177,12 +178,14 @@ static void walk_tile(void *arg, int64_t tile, int worker) {
         if (m && c % m == 0) choose_n_of_m(j, (const lane_row *)t.x, c, n - c < m ? n - c : m, t.keep);
         if (j->o->slide2 && c % j->o->slide2 == 0) choose_step(j, &t, c, n);
         if (j->o->grid.bits) ready_scale(j, &t, r0, c);
+        memcpy(t.before[c], t.x[c], sizeof t.before[c]);
         decide_column(j, &t, c, y);
         push_error(j, &t, c, n, y);
     }
     tt__tile_store(j->W, j->cols, j->rows, r0, j->i1, n, (const lane_row *)t.x);
     tt__tile_store(j->E, j->o->block, j->rows, r0, 0, n, (const lane_row *)t.e);
     if (chooses_on_the_way(j->o)) tt__tile_store_u8(j->keep, j->cols, j->rows, r0, j->i1, n, (const lane_row *)t.keep);
+    if (j->latent) tt__tile_store(j->latent, j->cols, j->rows, r0, j->i1, n, (const lane_row *)t.before);
     if (j->codes) tt__tile_store_u8(j->codes, j->cols, j->rows, r0, j->i1, n, (const lane_row *)t.q);
 }
 
@@ -322,6 +325,11 @@ static void permute_u8(const obs_job *j, uint8_t *walked, uint8_t *column, bool 
         }
 }
 
+static void permute_f32(const obs_job *j, const float *walked, float *column) {
+    for (int64_t r = 0; r < j->rows; r++)
+        for (int64_t c = 0; c < j->cols; c++) column[r * j->cols + j->perm[c]] = walked[r * j->cols + c];
+}
+
 static tt_status check_settings(const tt_obs *o, const tt_draft *d, const tt_stats *s, tt_err *err) {
     bool prunes = o->sparsity > 0 || chooses_on_the_way(o);
     TT_FAIL_IF(!s || !s->hessian, err, TT_USAGE, "method needs calibration data|%s", d->name);
@@ -446,9 +454,10 @@ static tt_status prepare(tt_ctx *ctx, obs_job *j, const float *H, const float *c
         TT_TRY(tt__new(&j->score, (size_t)(j->rows * o->block), sizeof *j->score, "pruning scores", err));
         TT_TRY(tt__new(&j->block_keep, (size_t)(j->rows * o->block), 1, "a mask", err));
     }
-    j->keep = d->keep, j->codes = d->codes;
+    j->keep = d->keep, j->codes = d->codes, j->latent = d->latent;
     if (!j->perm) return TT_OK;
-    j->keep = j->codes = NULL;                        /* from here on owned: see release */
+    j->keep = j->codes = NULL, j->latent = NULL;      /* from here on owned: see release */
+    if (d->latent) TT_TRY(tt__new(&j->latent, n, sizeof *j->latent, "permuted latent weights", err));
     if (d->codes) TT_TRY(tt__new(&j->codes, n, 1, "permuted codes", err));
     if (d->keep) {
         TT_TRY(tt__new(&j->keep, n, 1, "a permuted mask", err));
@@ -464,6 +473,7 @@ static void drop(float **p) {
 
 static void release(obs_job *j) {
     if (j->perm) {
+        tt__free(j->latent);
         tt__free(j->codes);
         tt__free(j->keep);
     }
@@ -500,6 +510,7 @@ tt_status tt__obs(tt_ctx *ctx, const tt_obs *o, tt_draft *d, const tt_stats *s, 
     TT_TRY_GOTO(walk(ctx, &j, err));
     TT_TRY_GOTO(copy_from_walk(&j, err));
     if (j.perm && j.codes) permute_u8(&j, j.codes, d->codes, false);
+    if (j.perm && j.latent) permute_f32(&j, j.latent, d->latent);
     if (o->grid.bits && o->refine >= 0) TT_TRY_GOTO(refine(ctx, &j, s->hessian, err));
 done:
     release(&j);
