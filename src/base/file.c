@@ -503,6 +503,25 @@ tt_status tt__lock_open(const char *path, int *fd, tt_err *err) {
     return TT_OK;
 }
 
+tt_status tt__lock_take(const char *path, int *fd, tt_err *err) {
+    for (;;) {
+        struct stat st;
+        TT_TRY(tt__lock_open(path, fd, err));
+        int failed = flock(*fd, LOCK_EX | LOCK_NB) != 0 ? errno : 0;
+        if (!failed && fstat(*fd, &st) == 0 && st.st_nlink > 0) return TT_OK;
+        close(*fd);
+        *fd = -1;
+        if (failed == EWOULDBLOCK) return TT_OK;
+        if (failed && failed != EINTR) return fail_errno(err, failed, "cannot lock", path);
+    }
+}
+
+void tt__lock_drop(const char *path, int fd) {
+    if (fd < 0) return;
+    unlink(path);
+    close(fd);
+}
+
 /* ------------------------------------------------------------ folders ---- */
 
 /* Makes one folder and its entry in the parent durable. */

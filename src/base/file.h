@@ -56,6 +56,9 @@ tt_status tt__write_file(const char *path, const void *data, size_t bytes, tt_er
 
 /* Opens (or makes, mode 0600) a file to lock with flock; links are not followed. The caller closes *fd. */
 tt_status tt__lock_open(const char *path, int *fd, tt_err *err);
+/* Opens and locks it; *fd = -1 when another process holds it. A file that its last owner removed in between is not taken for the lock. */
+tt_status tt__lock_take(const char *path, int *fd, tt_err *err);
+void tt__lock_drop(const char *path, int fd);               /* removes the file and lets go; fd < 0 is fine */
 
 tt_status tt__mkdirs(const char *path, tt_err *err);        /* like mkdir -p, mode 0777 & ~umask */
 tt_status tt__remove(const char *path, tt_err *err);        /* a file or an empty folder; missing is fine */

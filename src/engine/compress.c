@@ -51,7 +51,8 @@ typedef struct cjob {
     const tt_compress_options *o;
     int64_t samples, length;
     uint64_t max_ram;
-    char *state;
+    char *state, *lock;                        /* the folder, and the file beside it that says who works there */
+    int lock_fd;
     tt_recipe *recipe;
     const tt_mix *mix;                         /* one of recipe and mix */
     char *line;                                /* canonical */
@@ -247,6 +248,17 @@ static tt_status name_state(cjob *j, tt_err *err) {
     else tt__str_printf(&s, "%s.state", j->o->output);
     j->state = s.s;                            /* freed with the job, whole or not */
     TT_FAIL_IF(s.failed, err, TT_RESOURCE, "out of memory|a path");
+    return TT_OK;
+}
+
+static tt_status lock_state(cjob *j, tt_err *err) {
+    tt__str s = {0};
+    tt__str_printf(&s, "%s.lock", j->state);
+    j->lock = s.s;
+    TT_FAIL_IF(s.failed, err, TT_RESOURCE, "out of memory|a path");
+    TT_TRY(tt__mkdirs(j->state, err));
+    TT_TRY(tt__lock_take(j->lock, &j->lock_fd, err));
+    TT_FAIL_IF(j->lock_fd < 0, err, TT_USAGE, "another process works on this output|%s|||wait for it, or give --state another folder", j->state);
     return TT_OK;
 }
 
@@ -776,6 +788,51 @@ done:
     return st == TT_OK ? st : tt__err_at(err, st, "%s", w->name);
 }
 
+/* The recipe on some rows of random weights as wide as w, with inputs that are all alike. */
+static tt_status rehearse_one(cjob *j, size_t weight, tt_err *err) {
+    const tt_weight *w = &j->net->weights[weight];
+    const side *own = side_of(j, weight);
+    int64_t rows = w->rows < 64 ? w->rows : 64, cols = w->cols > 4096 ? 2048 + w->cols % 2048 : w->cols;
+    bool full = j->wants & (TT_WANT_HESSIAN | TT_WANT_CROSS);
+    tt_stats stats = {.n = cols};
+    float *H = NULL, *cross = NULL, *ones = NULL;
+    tt_draft d = {0};
+    tt_linop *op = NULL;
+    tt__rng rng;
+    tt_status st;
+    tt__rng_seed(&rng, 1);
+    TT_TRY_GOTO(tt__draft_init(&d, w->name, w->layer, rows, cols, err));
+    TT_TRY_GOTO(tt__new(&ones, (size_t)cols, sizeof *ones, "a rehearsal", err));
+    if (full) TT_TRY_GOTO(tt__new(&H, (size_t)(cols * cols), sizeof *H, "a rehearsal", err));
+    if (j->wants & TT_WANT_CROSS) TT_TRY_GOTO(tt__new(&cross, (size_t)(cols * cols), sizeof *cross, "a rehearsal", err));
+    for (int64_t i = 0; i < rows * cols; i++) d.W[i] = (float)tt__rng_normal(&rng);
+    for (int64_t c = 0; c < cols; c++) ones[c] = 1;
+    for (int64_t c = 0; H && c < cols; c++) H[c * cols + c] = 1;
+    if (calibrates(j)) stats.hessian = H, stats.cross = cross, stats.sumsq = ones, stats.tokens = 1;
+    if (j->n_blocks && !own) TT_TRY_GOTO(tt__draft_train(&d, err));
+    st = own ? apply_steps(j, own->steps, own->n_steps, &d, &stats, &op, err) : apply_steps(j, j->steps, j->n_steps, &d, &stats, &op, err);
+done:
+    tt__linop_free(op);
+    tt__draft_free(&d);
+    tt__free(H);
+    tt__free(cross);
+    tt__free(ones);
+    return st;
+}
+
+/* Every width once, before hours of work: what a method or no storage takes is refused now. */
+static tt_status rehearse(cjob *j, tt_err *err) {
+    for (size_t i = 0; i < j->net->n_weights; i++) {
+        const side *own = side_of(j, i);
+        bool seen = !treated(j, i) || (j->mix && !own);
+        for (size_t k = 0; k < i && !seen; k++) seen = treated(j, k) && side_of(j, k) == own && j->net->weights[k].cols == j->net->weights[i].cols;
+        if (seen) continue;
+        tt_status st = rehearse_one(j, i, err);
+        if (st != TT_OK) return tt__err_at(err, st, "%s", j->net->weights[i].name);
+    }
+    return TT_OK;
+}
+
 static tt_status treat(cjob *j, size_t i, tt_err *err) {
     const tt_weight *w = &j->net->weights[i];
     tt_dtype wanted;
@@ -928,6 +985,7 @@ static tt_status open_trainer(cjob *j, tt_err *err) {
     char name[64];
     int n = 0;
     tt_status st;
+    install(j, j->at.layer, false);                                     /* sequential passes left operators there that will be replaced */
     TT_TRY(make_targets(j, err));
     TT_TRY(block_options(j, j->at.pass, &o, err));
     TT_TRY(tt__new(&m, j->net->n_weights, sizeof *m, "a block trainer", err));
@@ -1189,11 +1247,13 @@ static tt_status compress(cjob *j, tt_err *err) {
     TT_TRY(read_recipe(j, err));
     TT_TRY(read_sides(j, err));
     TT_TRY(open_model(j, err));
+    TT_TRY(rehearse(j, err));
     if (j->o->dry_run) return predict(j, err);
     TT_TRY(check_fallbacks(j, err));
     TT_TRY(prepare_data(j, err));
     TT_TRY(plan(j, err));
     TT_TRY(make_fingerprint(j, err));
+    TT_TRY(lock_state(j, err));
     TT_TRY(open_state(j, err));
     tt_status st = run(j, err);
     if ((st == TT_INTERRUPTED || st == TT_TERMINATED) && !j->torn) {
@@ -1250,11 +1310,14 @@ static void release(cjob *j) {
     for (int s = 0; s < SIDES; s++) free_side(&j->sides[s]);
     for (size_t i = 0; j->allocated && i < j->allocation->n; i++) free_side(&j->allocated[i]);
     tt__free(j->allocated);
+    if (j->lock_fd >= 0) tt__remove_empty(j->state);
+    tt__lock_drop(j->lock, j->lock_fd);
+    tt__free(j->lock);
     tt__free(j->state);
 }
 
 tt_status tt__compress_with(tt_ctx *ctx, const tt_compress_options *options, const tt_allocation *allocation, double save_seconds, tt_compress_report **report, tt_err *err) {
-    cjob j = {.ctx = ctx, .o = options, .allocation = allocation, .samples = options->samples ? options->samples : 64, .length = options->length ? options->length : 512,
+    cjob j = {.ctx = ctx, .o = options, .allocation = allocation, .lock_fd = -1, .samples = options->samples ? options->samples : 64, .length = options->length ? options->length : 512,
               .max_ram = options->max_ram ? options->max_ram : DEFAULT_RAM, .save_seconds = save_seconds};
     double start = tt__now();
     if (report) *report = NULL;

@@ -58,7 +58,11 @@ TT_CASE(recipes) {
     static const struct { const char *recipe, *type; double zeros; } cases[] = {
         {"rtn(bits=4)", "Q4_0", -1}, {"rtn(bits=3)", "group(bits=3,group=64)", -1}, {"magnitude", "sparseq(bits=16)", 0.5}, {"wanda(pattern=2:4)", "sparseq(bits=16)", 0.5},
         {"sparsegpt(bits=4)", "sparseq(bits=4,group=64)", 0.5}, {"gptq(bits=4)", "Q4_0", -1}, {"gptq(bits=3,sequential=true)", "group(bits=3,group=64)", -1},
-        {"wanda(sparsity=0.25)+rtn(bits=4)", "sparseq(bits=4,group=64)", 0.25}, {"rtn(type=Q5_1,importance=true)", "Q5_1", -1}, {"gptq+prompt(tokens=4)", "Q4_0", -1}};
+        {"wanda(sparsity=0.25)+rtn(bits=4)", "sparseq(bits=4,group=64)", 0.25}, {"rtn(type=Q5_1,importance=true)", "Q5_1", -1}, {"gptq+prompt(tokens=4)", "Q4_0", -1},
+        {"gptq(bits=2,group=32)+autoround(steps=6,batch=2)", "group(bits=2,group=32)", -1}, {"autoround(bits=4,steps=6,batch=2)", "Q4_0", -1},
+        {"blockap(bits=2,sym=false,group=32,steps=6,batch=2)", "group(bits=2,group=32,grid=min)", -1},
+        {"sparsegpt(sparsity=0.5)+blockap(bits=4,steps=6,batch=2)", "sparseq(bits=4,group=64)", 0.5}, {"wanda+blockap(steps=4)", "sparseq(bits=16)", 0.5},
+        {"gptq(bits=3)+blockap(steps=3)+autoround(steps=4)", "group(bits=3,group=64)", -1}};
     tt_err err = {0};
     tt_ctx *ctx = tt_test_ctx(2, NULL);
     make_model();
@@ -74,10 +78,11 @@ TT_CASE(recipes) {
         for (size_t l = 0; l < r->n_layers; l++) {
             TT_CHECK_STR(r->layers[l].type, cases[i].type);
             TT_CHECK(r->layers[l].weight_error > 0 && r->layers[l].weight_error < 0.6);
-            if (cases[i].zeros >= 0) TT_CHECK_NEAR(r->layers[l].sparsity, cases[i].zeros, 0.01);
+            if (cases[i].zeros >= 0) TT_CHECK_NEAR(r->layers[l].sparsity, cases[i].zeros, 0.03);   /* kept weights may be rounded to 0 */
         }
         bool calibrated = strncmp(cases[i].recipe, "rtn(bits", 8) && strncmp(cases[i].recipe, "magn", 4);
-        TT_CHECK_EQ(isfinite(r->layers[3].error) != 0, calibrated);
+        bool trained = strstr(cases[i].recipe, "steps=") != NULL;                      /* their error is that of the block */
+        TT_CHECK_EQ(isfinite(r->layers[3].error) != 0, calibrated && !trained);
         TT_CHECK_EQ(r->data_sha256[0] != 0, calibrated);
         TT_CHECK_OK(tt_model_open(ctx, o.output, NULL, &m, &err));
         const tt_model_info *info = tt_model_get_info(m);
@@ -189,14 +194,20 @@ TT_CASE(wrong_usage) {
     tt_err err = {0};
     tt_ctx *ctx = tt_test_ctx(1, NULL);
     make_model();
-    static const char *const recipes[] = {"Q4_9", "nothing", "prompt(tokens=4)", "", "gptq(bits=3,format=gguf)", "wanda+wanda", "rtn(bits=4)+gptq"};
+    static const char *const recipes[] = {"Q4_9", "nothing", "prompt(tokens=4)", "", "gptq(bits=3,format=gguf)", "wanda+wanda", "rtn(bits=4)+gptq",
+        "autoround", "blockap", "rtn(bits=4)+blockap(bits=4)", "blockap(bits=4)+gptq", "rtn(type=Q5_1)+autoround", "wanda+autoround"};
     for (size_t i = 0; i < sizeof recipes / sizeof *recipes; i++) {
         tt_compress_options o = options(recipes[i], text_file(), "never.gguf");
         tt_test_note("%s", recipes[i]);
         TT_CHECK_FAILS(TT_USAGE, tt_compress(ctx, &o, NULL, &err));
         TT_CHECK(!file_is_there(o.output));
     }
-    tt_compress_options o = options("rtn", NULL, "there.gguf");
+    /* what nothing stores is refused before calibration is read */
+    tt_compress_options o = options("wanda+rtn(bits=3,format=gguf)", "no such text", "never.gguf");
+    TT_CHECK_FAILS(TT_TARGET, tt_compress(ctx, &o, NULL, &err));
+    o.recipe = "rtn(type=Q4_K,importance=true)";
+    TT_CHECK_FAILS(TT_TARGET, tt_compress(ctx, &o, NULL, &err));
+    o = options("rtn", NULL, "there.gguf");
     TT_CHECK_OK(tt_compress(ctx, &o, NULL, &err));
     TT_CHECK_FAILS(TT_USAGE, tt_compress(ctx, &o, NULL, &err));                     /* exists */
     o.output = o.model;
@@ -239,7 +250,8 @@ TT_CASE(damaged_weights) {
 
 /* ------------------------------------------------------------ the same bytes ---- */
 
-static const char *const resumable[] = {"sparsegpt(bits=4)", "gptq(bits=3,sequential=true)", "gptq(bits=3,correct=qronos)", "gptq(bits=2,correct=gptaq,sequential=true)", "wanda+rtn(bits=4)", "Q4_0"};
+static const char *const resumable[] = {"sparsegpt(bits=4)", "gptq(bits=3,sequential=true)", "gptq(bits=3,correct=qronos)", "gptq(bits=2,correct=gptaq,sequential=true)", "wanda+rtn(bits=4)", "Q4_0",
+                                        "gptq(bits=2)+blockap(steps=4,batch=2)"};
 
 TT_CASE(threads_and_memory_do_not_matter) {
     tt_err err = {0};
@@ -356,15 +368,16 @@ TT_CASE(killed_at_any_write) {
     tt_ctx *ctx = tt_test_ctx(2, NULL);
     make_model();
     for (int self = 0; self < 2; self++)
-        for (int small = !self; small <= !self; small++) {
-            const char *recipe = small ? "gptq(bits=3,sequential=true)" : "gptq(bits=3)";
+        for (int small = 0; small < 2; small++) {
+            const char *trained = small ? "gptq(bits=3,sequential=true)+blockap(steps=3)+autoround(steps=3)" : "sparsegpt+blockap(bits=4,steps=5,batch=2)";
+            const char *recipe = self == small ? trained : small ? "gptq(bits=3,sequential=true)" : "gptq(bits=3)";
             tt_compress_options whole = options(recipe, self ? "self" : text_file(), "whole.gguf"), o = whole;
             o.output = tt_test_path("killed.gguf");
             whole.force = true;
             whole.length = o.length = 6;
             whole.samples = o.samples = 400;                                         /* two batches */
             if (self) whole.samples = o.samples = 12;
-            if (small) o.max_ram = whole.max_ram = 6 << 20;
+            if (small) o.max_ram = whole.max_ram = recipe == trained ? 9 << 20 : 6 << 20;
             else o.token_embedding = whole.token_embedding = "gptq(bits=4,group=32,format=own)";
             plain_run(ctx, &whole, NULL);
             int runs = 0;
@@ -378,6 +391,23 @@ TT_CASE(killed_at_any_write) {
             }
             TT_CHECK(runs > 10);
         }
+}
+
+TT_CASE(one_at_a_time) {
+    tt_err err = {0};
+    tt_ctx *ctx = tt_test_ctx(1, NULL);
+    make_model();
+    tt_compress_options o = options("rtn(bits=4)", NULL, "locked.gguf");
+    char lock[512];
+    int fd = -1;
+    snprintf(lock, sizeof lock, "%s.state.lock", o.output);
+    TT_CHECK_OK(tt__lock_take(lock, &fd, &err));
+    TT_CHECK(fd >= 0);
+    TT_CHECK_FAILS(TT_USAGE, tt_compress(ctx, &o, NULL, &err));
+    TT_CHECK(strstr(err.what, "another process"));
+    tt__lock_drop(lock, fd);
+    plain_run(ctx, &o, NULL);
+    TT_CHECK(!file_is_there(lock));
 }
 
 TT_CASE(foreign_and_damaged_states) {
