@@ -15,14 +15,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 enum { TOKENIZERS = 3 };
 static tt_tokenizer *tokenizers[TOKENIZERS];
 
-/* The vocabularies lie beside the corpus: FOLDER-OF-THIS-FILE/../golden/tokenizers. */
+/* The vocabularies lie beside the corpus; the program runs in the folder of the source. */
 static void load_tokenizers(void) {
     static const char *const names[TOKENIZERS] = {"gpt-2", "llama-bpe", "qwen2"};
     for (int i = 0; i < TOKENIZERS; i++) {
         char path[1000], *s;
         size_t n;
-        int len = (int)(strrchr(__FILE__, '/') ? strrchr(__FILE__, '/') - __FILE__ : 0);
-        snprintf(path, sizeof path, "%.*s/../golden/tokenizers/%s.json", len, __FILE__, names[i]);
+        snprintf(path, sizeof path, "tests/golden/tokenizers/%s.json", names[i]);
         MUST(tt__read_file(path, 1 << 20, &s, &n, NULL) == TT_OK && tt__tokenizer_from_json(s, n, path, &tokenizers[i], NULL) == TT_OK);
         tt__free(s);
     }

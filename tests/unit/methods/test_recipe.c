@@ -95,7 +95,8 @@ TT_CASE(one_step) {
 
 TT_CASE(canonical_text) {
     check_line("  sparsegpt ( bits = 4 , sparsity = 0.50 ) + prompt ( tokens = 0032 ) \n", false, "sparsegpt(sparsity=0.5,bits=4)+prompt(tokens=32)");
-    check_line("gptq(act-order=yes)", false, "gptq(act_order=true)");
+    check_line("gptq(act-order=groups)", false, "gptq(act_order=groups)");
+    check_line("gptq(sequential=yes)", false, "gptq(sequential=true)");
 }
 
 TT_CASE(canonical_numbers) {
