@@ -288,7 +288,7 @@ def peft_seeds():
     ok["bf16"] = folder(base, st_file({"prompt_embeddings": entry("BF16", [2, 3], 0, 12)}, data_of(12)))
     ok["text_init"] = folder(dict(base, prompt_tuning_init="TEXT", prompt_tuning_init_text="be kind", tokenizer_name_or_path="x"))
     ok["metadata"] = folder(base, st_file({"__metadata__": {"format": "pt"}, "prompt_embeddings": entry("F32", [2, 3], 0, 24)}, data_of(24)))
-    for v in ("LORA", "PREFIX_TUNING", "P_TUNING", "IA3", "", 7, None):
+    for v in ("LORA", "P_TUNING", "IA3", "", 7, None):
         bad[f"type_{str(v).lower() or 'empty'}"] = folder(dict(base, peft_type=v))
     bad["type_missing"] = folder(without("peft_type"))
     bad["task_seq2seq"] = folder(dict(base, task_type="SEQ_2_SEQ_LM"))
@@ -317,6 +317,18 @@ def peft_seeds():
     bad["weights_nan"] = folder(base, st_file({"prompt_embeddings": entry("F32", [2, 3], 0, 24)}, struct.pack("<6f", 0, 1, float("nan"), 3, 4, 5)))
     bad["weights_inf"] = folder(base, st_file({"prompt_embeddings": entry("F32", [2, 3], 0, 24)}, struct.pack("<6f", 0, 1, float("inf"), 3, 4, 5)))
     bad["weights_empty"] = folder(dict(base, token_dim=None), st_file({"prompt_embeddings": entry("F32", [2, 0], 0, 0)}))
+    # two layers of keys and values of one head pair, 2 tokens: [2, 2 * 2 * 4]
+    prefix = {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 2, "token_dim": 4, "num_layers": 2, "num_attention_heads": 2, "task_type": "CAUSAL_LM",
+              "prefix_projection": False, "encoder_hidden_size": 4}
+    values = struct.pack("<32f", *(i / 4 for i in range(32)))
+    rows = st_file({"prompt_embeddings": entry("F32", [2, 16], 0, 128)}, values)
+    ok["prefix_ok"] = folder(prefix, rows)
+    bad["prefix_heads_3"] = folder(dict(prefix, num_attention_heads=3), rows)
+    bad["prefix_layers_differ"] = folder(dict(prefix, num_layers=4), rows)
+    bad["prefix_nan"] = folder(prefix, st_file({"prompt_embeddings": entry("F32", [2, 16], 0, 128)}, struct.pack("<f", float("nan")) + values[4:]))
+    bad["prefix_of_prompt_shape"] = folder(prefix, st_file({"prompt_embeddings": entry("F32", [2, 4], 0, 32)}, values[:32]))
+    for what, key in (("width", "token_dim"), ("layers", "num_layers"), ("heads", "num_attention_heads")):
+        bad[f"prefix_without_{what}"] = folder({k: v for k, v in prefix.items() if k != key}, rows)
     return ok, bad
 
 # ---------------------------------------------------------------- block types ----
