@@ -251,11 +251,24 @@ static tt_status name_state(cjob *j, tt_err *err) {
     return TT_OK;
 }
 
-static tt_status lock_state(cjob *j, tt_err *err) {
+static tt_status name_lock(cjob *j, tt_err *err) {
     tt__str s = {0};
     tt__str_printf(&s, "%s.lock", j->state);
     j->lock = s.s;
     TT_FAIL_IF(s.failed, err, TT_RESOURCE, "out of memory|a path");
+    return TT_OK;
+}
+
+/* What a run that was killed at its last act left: whoever holds the lock takes it away at the end. */
+static tt_status clear_away(cjob *j, tt_err *err) {
+    tt_err ignored = {0};
+    TT_TRY(name_lock(j, err));
+    if (tt__exists(j->state) || tt__exists(j->lock)) tt__lock_take(j->lock, &j->lock_fd, &ignored);
+    return TT_OK;
+}
+
+static tt_status lock_state(cjob *j, tt_err *err) {
+    TT_TRY(name_lock(j, err));
     TT_TRY(tt__mkdirs(j->state, err));
     TT_TRY(tt__lock_take(j->lock, &j->lock_fd, err));
     TT_FAIL_IF(j->lock_fd < 0, err, TT_USAGE, "another process works on this output|%s|||wait for it, or give --state another folder", j->state);
@@ -1242,7 +1255,7 @@ static tt_status compress(cjob *j, tt_err *err) {
     TT_FAIL_IF(!j->o->output || !*j->o->output, err, TT_USAGE, "no output given|||a file to write");
     TT_TRY(name_state(j, err));
     bool stands = !j->o->force && !j->o->dry_run && tt__exists(j->o->output) && !tt__raw_exists(j->state, "state.json");
-    if (stands) tt__remove_empty(j->state);                        /* of a run that was killed at its last act */
+    if (stands) TT_TRY(clear_away(j, err));
     TT_FAIL_IF(stands, err, TT_USAGE, "output exists|%s|||use --force to replace it", j->o->output);
     TT_TRY(read_recipe(j, err));
     TT_TRY(read_sides(j, err));

@@ -263,10 +263,18 @@ static tt_status run(tuning *t, tt_tune_report *report, tt_err *err) {
     return check_guard(t, &job.report.guard, err);
 }
 
+/* Sampled text without a state to go on from is of no use behind a failure. */
+static void forget_samples(const tuning *t) {
+    tt_err ignored = {0};
+    bool begun;
+    if (t->state && t->o->resume) tt__tune_texts_sweep(t->state, &begun, &ignored);
+}
+
 tt_status tt_tune(tt_ctx *ctx, const tt_tune_options *options, tt_tune_report *report, tt_err *err) {
     tuning t = {.ctx = ctx, .o = options};
     tt__mem_reset_peak();
     tt_status st = run(&t, report, err);
+    if (st != TT_OK && st != TT_INTERRUPTED && st != TT_TERMINATED) forget_samples(&t);
     tt__tune_texts_free(&t.texts);
     tt_recipe_free(t.recipe);
     tt_model_close(t.teacher);

@@ -71,6 +71,16 @@ static tt_status sample(reader *r, const tt_selftext_options *o, char **dir, int
     tt_model *from = sampled_model(r);
     TT_TRY(name_folder(r, from, o, dir, err));
     TT_TRY(tt__new(ids, (size_t)(o->samples * o->length), sizeof **ids, "sampled tokens", err));
+    tt_err first = {0};
+    tt_status st = tt__sample_ids(r->ctx, from, o, *dir, *ids, &first);
+    if (st != TT_BADFILE) {
+        if (st != TT_OK && err) *err = first;
+        return st;
+    }
+    char line[600];
+    tt__log(r->ctx, TT_LOG_WARN, "tune: sampling begins again: %s", tt_err_line(&first, line, sizeof line));
+    TT_TRY(tt__remove_tree(*dir, err));
+    TT_TRY(tt__mkdirs(*dir, err));
     return tt__sample_ids(r->ctx, from, o, *dir, *ids, err);
 }
 
@@ -206,7 +216,13 @@ tt_status tt__tune_texts_done(tt_tune_texts *t, const char *state, tt_err *err) 
     return TT_OK;
 }
 
-/* Only what this file makes, whatever else lies in a folder that somebody named. */
+/* Points of the learner (train/learn.c) without its state are rubbish. */
+static bool is_point(const char *name) {
+    const char *dot = strrchr(name, '.');
+    return dot && (!strcmp(dot, ".good-0") || !strcmp(dot, ".good-1") || !strcmp(dot, ".best-0") || !strcmp(dot, ".best-1"));
+}
+
+/* Only what tuning makes, whatever else lies in a folder that somebody named. */
 tt_status tt__tune_texts_sweep(const char *state, bool *begun, tt_err *err) {
     DIR *d = opendir(state);
     tt_status st = TT_OK;
@@ -217,9 +233,10 @@ tt_status tt__tune_texts_sweep(const char *state, bool *begun, tt_err *err) {
     }
     if (d) rewinddir(d);
     for (struct dirent *e; d && !*begun && st == TT_OK && (e = readdir(d));) {
-        if (strncmp(e->d_name, SELF_PREFIX, strlen(SELF_PREFIX)) != 0) continue;
+        const bool sampled = !strncmp(e->d_name, SELF_PREFIX, strlen(SELF_PREFIX));
+        if (!sampled && !is_point(e->d_name)) continue;
         char *path = tt__path_join(state, e->d_name);
-        st = path ? tt__remove_tree(path, err) : tt__fail(err, TT_RESOURCE, "out of memory|a path");
+        st = !path ? tt__fail(err, TT_RESOURCE, "out of memory|a path") : sampled ? tt__remove_tree(path, err) : tt__remove(path, err);
         tt__free(path);
     }
     if (d) closedir(d);

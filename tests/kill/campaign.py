@@ -130,7 +130,7 @@ went_on = []                                                # whether runs after
 
 def go_on(args, folder, wanted, **env):
     """Repeats the command; why the end is not that of an undisturbed run, or None. A run that was killed behind its last action is done."""
-    if not (os.path.exists(os.path.join(folder, "out")) and not os.path.exists(os.path.join(folder, "out.state"))):
+    if not os.path.exists(os.path.join(folder, "out")) or any(os.path.exists(os.path.join(folder, n)) for n in ("out.state", "out.state.lock")):
         r = run(args, folder, **env)
         stands = os.path.exists(os.path.join(folder, "out")) and r.code == 2 and b"output exists" in r.err   # killed at its last act
         if not stands and (r.code != 0 or r.err): return f"the same command again: exit {r.code} {r.err[-300:]!r}, {os.listdir(folder)}"
@@ -600,8 +600,8 @@ def damaged_states():
             folder = fresh(f"states-{verb}-{i}")
             run(args, folder, TT_FAULT=f"write:{n * (i % 3 + 1) // 4}:kill", **env)
             state = os.path.join(folder, "out.state")
-            for name in sorted(os.listdir(state)) if os.path.isdir(state) else []:
-                path = os.path.join(state, name)
+            for path in sorted(os.path.join(at, name) for at, _, names in os.walk(state) for name in names):
+                name = os.path.basename(path)
                 data = open(path, "rb").read()
                 if i // 3 == 0: write(path, data[:len(data) // 2])
                 elif i // 3 == 1: write(path, b"")
