@@ -322,7 +322,7 @@ def peft_seeds():
               "prefix_projection": False, "encoder_hidden_size": 4}
     values = struct.pack("<32f", *(i / 4 for i in range(32)))
     rows = st_file({"prompt_embeddings": entry("F32", [2, 16], 0, 128)}, values)
-    ok["prefix_ok"] = folder(prefix, rows)
+    ok["prefix"] = folder(prefix, rows)
     bad["prefix_heads_3"] = folder(dict(prefix, num_attention_heads=3), rows)
     bad["prefix_layers_differ"] = folder(dict(prefix, num_layers=4), rows)
     bad["prefix_nan"] = folder(prefix, st_file({"prompt_embeddings": entry("F32", [2, 16], 0, 128)}, struct.pack("<f", float("nan")) + values[4:]))
