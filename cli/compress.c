@@ -163,7 +163,7 @@ static int run_chain(cli *c, const tt_compress_options *from) {
     tt_chain_options o = tt_chain_default_options();
     tt_chain_report r = {0};
     tt_err err = {0};
-    static const enum opt_id foreign[] = {O_samples, O_length};
+    static const enum opt_id foreign[] = {O_samples, O_length, O_token_embedding_type, O_output_tensor_type, O_target_size, O_target_bpw, O_fallback};
     for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
         if (opt_given(c, foreign[i])) return usage_error(c, "a named recipe decides this itself", options[foreign[i]].name, NULL, "leave it out, or give the recipe's line");
     int code = open_ctx(c);
