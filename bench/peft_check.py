@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Does PEFT read our tabs as we do, and we PEFT's? Both score the same targets in f32; the mean losses must agree within 1e-3 nats per token.
+"""Does PEFT read our tabs as we do, and we PEFT's? Both score the same targets in f32; the loss of every one of them must agree within 1e-3 nats, their
+mean within 1e-4.
 
-  peft_check.py MODEL.gguf HF_DIR TEXT --trimtab build/trimtab [--tab FOLDER] [-c 256] [--chunks 4]
+  peft_check.py MODEL.gguf HF_DIR TEXT --trimtab build/trimtab [--tab FOLDER …] [-c 128] [--chunks 4] [--theirs]
 
 HF_DIR holds the same weights dequantized to f32 (trimtab convert MODEL.gguf HF_DIR --outtype f32). FOLDER is a tab written by `trimtab tune`; without
-it an untrained one is written first. A second tab is made and saved by PEFT. JSON on stdout, exit code 1 when a difference is too large.
-Needs torch, transformers and peft in the environment.
+any, untrained ones of each kind are written first. --theirs: tabs made and saved by PEFT are read by us too. JSON on stdout, exit code 1 when a
+difference is too large. Needs torch, transformers and peft in the environment.
 """
 import argparse
 import json
@@ -14,11 +15,15 @@ import subprocess
 import sys
 import tempfile
 
+import numpy as np
 import torch
-from peft import PeftModel, PromptTuningConfig, get_peft_model
+from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-LIMIT = 1e-3
+MOST, MEAN = 1e-3, 1e-4
+KINDS = {"prompt": "prompt(tokens=16,steps=0)", "prefix": "prefix(tokens=16,steps=0)", "lora": "lora(r=4,steps=0)"}
+THEIRS = {"prompt": PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=12), "prefix": PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=12),
+          "lora": LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=6, init_lora_weights=False, target_modules=["q_proj", "k_proj", "down_proj"])}
 
 
 def windows(a):
@@ -29,24 +34,37 @@ def windows(a):
 
 
 @torch.no_grad()
-def peft_nll(model, batch):
-    """Mean over rows c/2 … c-2 of each window; the virtual tokens come in front and are not counted."""
-    total, n, c = 0.0, 0, batch.shape[1]
+def peft_losses(model, batch):
+    """Rows c/2 … c-2 of each window; virtual tokens come in front and are not counted."""
+    out, c = [], batch.shape[1]
     for y in batch:
         logits = model(input_ids=y[None], attention_mask=torch.ones(1, c, dtype=torch.long)).logits[0, -c:]
-        loss = torch.nn.functional.cross_entropy(logits[c // 2 : c - 1].float(), y[c // 2 + 1 :], reduction="none").double()
-        total, n = total + loss.sum().item(), n + len(loss)
-    return total / n
+        out.append(torch.nn.functional.cross_entropy(logits[c // 2 : c - 1].float(), y[c // 2 + 1 :], reduction="none"))
+    return torch.cat(out).double().numpy()
 
 
-def our_nll(a, tab):
-    cmd = [a.trimtab, "perplexity", "-m", a.model, "-f", a.text, "-c", str(a.c), "--chunks", str(a.chunks), "--exact", "--json"] + (["--adapter", tab] if tab else [])
-    return json.loads(subprocess.run(cmd, stdout=subprocess.PIPE, check=True).stdout)["nll"]
+def our_losses(a, tab):
+    """The same targets: llama.cpp's."""
+    with tempfile.TemporaryDirectory() as tmp:
+        path = os.path.join(tmp, "losses")
+        cmd = [a.trimtab, "perplexity", "-m", a.model, "-f", a.text, "-c", str(a.c), "--chunks", str(a.chunks), "--exact", "--as-llama-cpp", "--save-losses", path]
+        subprocess.run(cmd + (["--adapter", tab] if tab else []), stdout=subprocess.DEVNULL, check=True)
+        entry = np.dtype([("doc", "<u4"), ("token", "<i4"), ("position", "<u4"), ("loss", "<f4")])
+        return np.fromfile(path, dtype=entry, offset=216)["loss"].astype(np.float64)
 
 
-def untrained(a, folder):
-    subprocess.run([a.trimtab, "tune", "-m", a.model, "--method", "prompt(tokens=16,steps=0)", "--data", a.text, "-o", folder], check=True, stdout=subprocess.DEVNULL)
+def untrained(a, kind, folder):
+    subprocess.run([a.trimtab, "tune", "-m", a.model, "--method", KINDS[kind], "--data", a.text, "-o", folder], check=True, stdout=subprocess.DEVNULL)
     return folder
+
+
+def dense(a):
+    return AutoModelForCausalLM.from_pretrained(a.hf, dtype=torch.float32).eval()
+
+
+def compare(x, y):
+    d = np.abs(x - y)
+    return {"targets": len(x), "trimtab": x.mean(), "peft": y.mean(), "mean_difference": x.mean() - y.mean(), "largest_difference": d.max()}
 
 
 def main():
@@ -54,25 +72,23 @@ def main():
     for name in ("model", "hf", "text"):
         p.add_argument(name)
     p.add_argument("--trimtab", default="build/trimtab")
-    p.add_argument("--tab")
-    p.add_argument("-c", type=int, default=256)
+    p.add_argument("--tab", action="append", default=[])
+    p.add_argument("--theirs", action="store_true")
+    p.add_argument("-c", type=int, default=128)
     p.add_argument("--chunks", type=int, default=4)
     a = p.parse_args()
     batch = windows(a)
-    rows = {}
+    rows = {"no tab": compare(our_losses(a, None), peft_losses(dense(a), batch))}
     with tempfile.TemporaryDirectory() as tmp:
-        ours = a.tab or untrained(a, os.path.join(tmp, "ours"))
-        base = AutoModelForCausalLM.from_pretrained(a.hf, dtype=torch.float32).eval()
-        rows["no tab"] = (our_nll(a, None), peft_nll(base, batch))
-        rows["our tab"] = (our_nll(a, ours), peft_nll(PeftModel.from_pretrained(base, ours).eval(), batch))
-        torch.manual_seed(1)
-        base = AutoModelForCausalLM.from_pretrained(a.hf, dtype=torch.float32).eval()
-        theirs = get_peft_model(base, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=12)).eval()
-        theirs.save_pretrained(os.path.join(tmp, "theirs"))
-        rows["PEFT's tab"] = (our_nll(a, os.path.join(tmp, "theirs")), peft_nll(theirs, batch))
-    out = {name: {"trimtab": x, "peft": y, "difference": x - y} for name, (x, y) in rows.items()}
-    print(json.dumps(out, indent=2))
-    sys.exit(any(abs(r["difference"]) > LIMIT for r in out.values()))
+        for tab in a.tab or [untrained(a, kind, os.path.join(tmp, kind)) for kind in KINDS]:
+            rows["ours: " + os.path.basename(tab)] = compare(our_losses(a, tab), peft_losses(PeftModel.from_pretrained(dense(a), tab).eval(), batch))
+        for kind, config in THEIRS.items() if a.theirs else ():
+            torch.manual_seed(1)
+            model, folder = get_peft_model(dense(a), config).eval(), os.path.join(tmp, "their_" + kind)
+            model.save_pretrained(folder)
+            rows["PEFT's: " + kind] = compare(our_losses(a, folder), peft_losses(model, batch))
+    print(json.dumps(rows, indent=2))
+    sys.exit(any(r["largest_difference"] > MOST or abs(r["mean_difference"]) > MEAN for r in rows.values()))
 
 
 if __name__ == "__main__":

@@ -181,3 +181,28 @@ TT_CASE(a_trained_model_is_a_model_again) {
         tt__gguf_close(g);
     }
 }
+
+TT_CASE(thin_factors_begin_as_nothing_and_learn) {
+    tt_err err = {0};
+    files f = make(2);
+    tt_tune_report r;
+    tt_tune_options o = options(&f, "lora(r=4,steps=0)");
+    o.guard = "none";                                                     /* what a model of random weights says is harmed by any text */
+    TT_CHECK_OK(tt_tune(f.ctx, &o, &r, &err));
+    TT_CHECK(nll(&f, NULL, NULL) == nll(&f, f.tab, NULL));
+    o.recipe = "lora(r=4,loss=ce,steps=60,lr=0.001,length=32,batch=2,valid_every=20)";
+    o.output = tt_test_path("learned");
+    TT_CHECK_OK(tt_tune(f.ctx, &o, &r, &err));
+    TT_CHECK(r.best_valid < r.first_valid);
+    double a = nll(&f, NULL, NULL), b = nll(&f, o.output, NULL);
+    tt_test_note("without %.4f, with %.4f", a, b);
+    TT_CHECK(b < a);
+    o.recipe = "lora(targets=\"v_proj, down_proj\",topk=8,steps=60,lr=0.005,length=32,valid_every=20)";      /* some matrices, against the cached teacher */
+    o.output = tt_test_path("some");
+    TT_CHECK_OK(tt_tune(f.ctx, &o, &r, &err));
+    tt_test_note("KL %.6f, at first %.6f", r.best_valid, r.first_valid);
+    TT_CHECK(r.best_valid < 0.97 * r.first_valid);
+    o.recipe = "lora(targets=nothing,steps=1)";
+    o.output = tt_test_path("none");
+    TT_CHECK_FAILS(TT_USAGE, tt_tune(f.ctx, &o, &r, &err));
+}
