@@ -30,9 +30,9 @@ void tt__act_prepare(tt_ctx *ctx, tt_act *act, const float *x, int64_t ldx, int6
 
 typedef struct tt_segment { const char *name; const void *data; uint64_t bytes; } tt_segment;   /* name: "codes", "scales", "mask" … */
 
-/* Trainable numbers of an operator: x [n], f32. Row r, columns c … c + unit: x[r * per_row + c / unit]; unit 0: laid out otherwise. */
+/* Trainable numbers of an operator: x [n], f32. Row r, columns c … c + unit: x[r * per_row + c / unit] (so per_row 0: one for all rows); unit 0: laid out otherwise. */
 enum { TT_MAX_PARAMS = 4 };
-typedef struct tt_param { const char *name; float *x; int64_t n, per_row, unit; } tt_param;      /* "scales", "minima", "A" … */
+typedef struct tt_param { const char *name; float *x; int64_t n, per_row, unit; } tt_param;      /* "scales", "minima", "gains", "A" … */
 
 typedef struct tt_linop_vtable {
     const char *name;                   /* "block", "group", "sparseq", "dense", "panel" */
@@ -62,8 +62,11 @@ typedef struct tt_linop_vtable {
     tt_status (*trainable)(tt_ctx *ctx, const tt_linop *op, tt_linop **out, tt_err *err);
     int (*params)(tt_linop *op, tt_param out[TT_MAX_PARAMS]);
     tt_status (*changed)(tt_ctx *ctx, tt_linop *op, tt_err *err);
-    /* ∂w / ∂(its parameter `which`), rows r0 … r1 of all columns [r1 - r0, cols]; parameters that act on other than their own columns give grad_params instead */
+    /* ∂w / ∂(its parameter `which`), rows r0 … r1 of all columns [r1 - r0, cols]; parameters that act on other than their own columns give reduce or grad_params instead */
     void (*basis)(const tt_linop *op, int which, int64_t r0, int64_t r1, float *out);
+    /* dW [r1 - r0, cols] of rows of one sixteen, which is overwritten: into the numbers of these rows in grad; what goes to the numbers that all rows share
+     * (per_row 0) is left in dW's first row. room: at least 2^17 floats */
+    void (*reduce)(const tt_linop *op, int64_t r0, int64_t r1, float *dW, float *const grad[TT_MAX_PARAMS], float *room);
     void (*grad_params)(tt_ctx *ctx, const tt_linop *op, const float *X, int64_t ldx, const float *G, int64_t ldg, int64_t T, float *const grad[TT_MAX_PARAMS]);
 } tt_linop_vtable;
 

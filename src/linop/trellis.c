@@ -14,6 +14,8 @@
  * Bits per weight: mean rate + 16/group (or 16/cols) + 20/rows (+ 1/rows). Turning makes the weights of a row normal, which is what the code
  * is made for; it is undone where weights are decoded, so nobody else needs to know.
  *
+ * Scales and gains train (train.c).
+ *
  * It is the size champion and runs by decoding: few instructions a weight, but as many at 2 bits as at 4.
  */
 #include "linop/trellis.h"
@@ -35,6 +37,8 @@ typedef struct trellis_op {
     const uint8_t *packed_rates, *signs;
     uint8_t *rates;
     int64_t *start;
+    float *master;                                    /* of a trainable copy: scales [rows][groups], gains [cols]; scales and gains of w are its own then */
+    const uint16_t *ones;                             /* f16 [padded or cols, the larger], of a trainable copy */
 } trellis_op;
 
 static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
@@ -53,14 +57,19 @@ static void put_strip(const tt_kernels *k, const float *lanes, int64_t from, int
     }
 }
 
-static void turn_back(const trellis_op *t, int64_t block, float *lanes) {
+/* Lanes of a block times its signs and 1 / sqrt(turn). */
+static void put_signs(const trellis_op *t, int64_t block, float *lanes) {
     const float norm = 1.0f / sqrtf((float)t->turn);
-    t->k->hadamard_lanes(lanes, t->turn, 1);
     for (int64_t c = 0; c < t->turn; c++) {
         const int64_t column = block * t->turn + c;
         const float sign = t->signs[column / 8] >> column % 8 & 1 ? -norm : norm;
         for (int l = 0; l < STRIP; l++) lanes[c * STRIP + l] = lanes[c * STRIP + l] * sign + 0.0f;      /* no -0 */
     }
+}
+
+static void turn_back(const trellis_op *t, int64_t block, float *lanes) {
+    t->k->hadamard_lanes(lanes, t->turn, 1);
+    put_signs(t, block, lanes);
 }
 
 /* Rows r0 … r1 of one strip. */
@@ -234,4 +243,109 @@ done:
     return st;
 }
 
-const tt_linop_vtable tt__linop_v_trellis = {.name = "trellis", .decode = decode, .segments = segments, .load = load, .describe = describe, .free = release};
+/* ------------------------------------------------------------ training ----
+ * The scales of the rows and the gains of the columns. With v the values of the windows and dW' the gradient of what was not yet turned back,
+ *
+ *     dW' = H S dW / sqrt(turn)       ds[g, r] += Σ_{c in g} dW'[r, c] gain[c] v[r, c]        dgain[c] += Σ_r dW'[r, c] s[g, r] v[r, c]
+ */
+
+static int params(tt_linop *op, tt_param out[TT_MAX_PARAMS]) {
+    const trellis_op *t = (const trellis_op *)op;
+    const int64_t groups = groups_of(&t->w);
+    if (!t->master) return 0;
+    out[0] = (tt_param){"scales", t->master, op->rows * groups, groups, t->w.group};
+    out[1] = (tt_param){"gains", t->master + op->rows * groups, op->cols, 0, 1};
+    return 2;
+}
+
+/* Neither is negative: the sign belongs to the code. */
+static tt_status round_positive(float *x, uint16_t *out, tt_err *err) {
+    if (*x < 0) *x = 0;
+    return tt__round_master(x, out, err);
+}
+
+static tt_status changed(tt_ctx *ctx, tt_linop *op, tt_err *err) {
+    const trellis_op *t = (const trellis_op *)op;
+    const int64_t groups = groups_of(&t->w);
+    uint16_t *scales = (uint16_t *)(uintptr_t)t->w.scales, *gains = (uint16_t *)(uintptr_t)t->w.gains;
+    (void)ctx;
+    for (int64_t r = 0; r < op->rows; r++)
+        for (int64_t g = 0; g < groups; g++) TT_TRY(round_positive(&t->master[r * groups + g], &scales[g * t->w.padded + r], err));
+    for (int64_t c = 0; c < op->cols; c++) TT_TRY(round_positive(&t->master[op->rows * groups + c], &gains[c], err));
+    return TT_OK;
+}
+
+static tt_status trainable(tt_ctx *ctx, const tt_linop *op, tt_linop **out, tt_err *err) {
+    const trellis_op *from = (const trellis_op *)op;
+    const tt_trellis_form form = {from->w.states, from->w.tile, from->group, from->turn};
+    const int64_t groups = groups_of(&from->w), n_masters = op->rows * groups + op->cols, n_scales = groups * from->w.padded;
+    const int64_t n_ones = from->w.padded > op->cols ? from->w.padded : op->cols;
+    trellis_op *t = NULL;
+    uint16_t *half = NULL;
+    tt_status st;
+    *out = NULL;
+    TT_TRY(create(ctx, &form, op->rows, op->cols, &t, err));
+    TT_TRY_GOTO(tt__new(&t->master, (size_t)n_masters * sizeof(float) + (size_t)(n_scales + op->cols + n_ones) * sizeof(uint16_t), 1, "scales that train", err));
+    t->op.owned = t->master;
+    half = (uint16_t *)(void *)(t->master + n_masters);
+    memcpy(t->rates, from->rates, (size_t)op->cols);
+    place_columns(t);
+    t->packed_rates = from->packed_rates, t->signs = from->signs, t->w.codes = from->w.codes;
+    t->w.scales = memcpy(half, from->w.scales, (size_t)n_scales * sizeof *half);
+    t->w.gains = memcpy(half + n_scales, from->w.gains, (size_t)op->cols * sizeof *half);
+    for (int64_t i = 0; i < n_ones; i++) half[n_scales + op->cols + i] = 0x3c00;
+    t->ones = half + n_scales + op->cols;
+    for (int64_t r = 0; r < op->rows; r++)
+        for (int64_t g = 0; g < groups; g++) t->master[r * groups + g] = tt__f16_to_f32(t->w.scales[g * t->w.padded + r]);
+    for (int64_t c = 0; c < op->cols; c++) t->master[op->rows * groups + c] = tt__f16_to_f32(t->w.gains[c]);
+    *out = &t->op;
+    return TT_OK;
+done:
+    release(&t->op);
+    return st;
+}
+
+/* Rows of one strip, each in its own lane: lanes [n][16], and 16 more that may be written. pack_rows fills up with zeros. */
+static void take_strip(const trellis_op *t, const float *dW, int64_t lane, int64_t rows, int64_t n, float *lanes) {
+    memset(lanes, 0, STRIP * sizeof *lanes);
+    t->k->pack_rows(lanes + lane, dW, t->op.cols, (int)rows, n, STRIP);
+}
+
+static void turn_gradient(const trellis_op *t, int64_t block, float *lanes) {
+    put_signs(t, block, lanes);
+    t->k->hadamard_lanes(lanes, t->turn, 0);
+}
+
+static void reduce(const tt_linop *op, int64_t r0, int64_t r1, float *dW, float *const grad[TT_MAX_PARAMS], float *room) {
+    const trellis_op *t = (const trellis_op *)op;
+    const int64_t step = t->turn ? t->turn : CHUNK, groups = groups_of(&t->w), strip = r0 / STRIP * STRIP;
+    float *lanes = room, *value = room + (TT_HADAMARD_MOST + 1) * STRIP, sum[STRIP] = {0}, scale[STRIP];
+    tt_trellis bare = t->w;
+    bare.scales = bare.gains = t->ones, bare.group = op->cols;
+    for (int64_t c0 = 0; c0 < op->cols; c0 += step) {
+        const int64_t n = op->cols - c0 < step ? op->cols - c0 : step;
+        take_strip(t, dW + c0, r0 - strip, r1 - r0, n, lanes);
+        if (t->turn) turn_gradient(t, c0 / step, lanes);
+        t->k->trellis_decode(&bare, strip, c0, c0 + n, value);
+        for (int64_t c = c0; c < c0 + n; c++) {
+            const int64_t g = c / t->w.group;
+            const float gain = tt__f16_to_f32(t->w.gains[c]);
+            float part[STRIP], *d = lanes + (c - c0) * STRIP;
+            const float *v = value + (c - c0) * STRIP;
+            if (c == 0 || c % t->w.group == 0)
+                for (int l = 0; l < STRIP; l++) scale[l] = tt__f16_to_f32(t->w.scales[g * t->w.padded + strip + l]);
+            for (int l = 0; l < STRIP; l++) d[l] *= v[l];
+            for (int l = 0; l < STRIP; l++) sum[l] += gain * d[l];
+            for (int l = 0; l < STRIP; l++) part[l] = scale[l] * d[l];
+            for (int w = STRIP / 2; w; w /= 2)
+                for (int l = 0; l < w; l++) part[l] += part[l + w];
+            dW[c] = part[0];
+            if ((c + 1) % t->w.group && c + 1 < op->cols) continue;
+            for (int64_t r = r0; r < r1 && grad[0]; r++) grad[0][r * groups + g] += sum[r - strip];
+            memset(sum, 0, sizeof sum);
+        }
+    }
+}
+
+const tt_linop_vtable tt__linop_v_trellis = {.name = "trellis", .decode = decode, .segments = segments, .load = load, .describe = describe, .free = release,
+                                             .trainable = trainable, .params = params, .changed = changed, .reduce = reduce};

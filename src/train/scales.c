@@ -1,7 +1,7 @@
 /* The trainer of scales, minima and norm gains (scales.h).
  *
  *     p = p0 + u x        what is served (rounded to 16 bits where files hold 16 bits) from what the optimiser moves
- *     u = |scale of the group| for scales and minima, rms of the vector for norm gains;  x = 0 at the start
+ *     u = |scale of the group| for scales and minima, |gain| for gains of columns, rms of the vector for norm gains;  x = 0 at the start
  *
  * so one rate fits all: a step of Adam moves a scale by a part of itself, whatever its size, and a minimum by a part of a level. The loss runs through
  * trainable copies of the operators (linop.h), that is, through exactly the weights that are stored at the end. The tied output matrix trains only as
@@ -34,7 +34,7 @@ typedef struct trainer {
 } trainer;
 
 static tt_pset *set_of(trainer *t, int kind) { return &t->shown[t->place[kind]]; }
-static int kind_of(const tt_param *p) { return !strcmp(p->name, "minima") ? MINIMA : !strcmp(p->name, "scales") ? SCALES : -1; }
+static int kind_of(const tt_param *p) { return !strcmp(p->name, "minima") ? MINIMA : !strcmp(p->name, "scales") || !strcmp(p->name, "gains") ? SCALES : -1; }
 
 /* ------------------------------------------------------------ what learns ---- */
 
@@ -119,8 +119,8 @@ static tt_status open_sets(trainer *t, tt_err *err) {
 
 /* ------------------------------------------------------------ from x to weights, and from gradients to x ---- */
 
-/* The unit of number j of parameter k of a matrix: the scale of its group, which is there whatever k is. */
-static const float *units(const matrix *m) { return m->start[0]; }
+/* The units of parameter k of a matrix: a minimum's is the scale of its group, which comes first. */
+static const float *units(const matrix *m, int k) { return kind_of(&m->param[k]) == MINIMA ? m->start[0] : m->start[k]; }
 
 static double rms(const float *x, int64_t n) {
     double sum = 0;
@@ -129,9 +129,8 @@ static double rms(const float *x, int64_t n) {
 }
 
 static tt_status apply_matrix(trainer *t, matrix *m, tt_err *err) {
-    const float *unit = units(m);
     for (int k = 0; k < m->n; k++) {
-        const float *x = set_of(t, kind_of(&m->param[k]))->x + m->at[k];
+        const float *unit = units(m, k), *x = set_of(t, kind_of(&m->param[k]))->x + m->at[k];
         for (int64_t j = 0; j < m->param[k].n; j++) m->param[k].x[j] = m->start[k][j] + fabsf(unit[j]) * x[j];
     }
     return tt__linop_params_changed(t->ctx, m->op, err);
@@ -153,7 +152,7 @@ static void chain(trainer *t) {
         const matrix *m = &t->matrix[i];
         for (int k = 0; k < m->n; k++) {
             float *g = set_of(t, kind_of(&m->param[k]))->g + m->at[k];
-            for (int64_t j = 0; j < m->param[k].n; j++) g[j] *= fabsf(units(m)[j]);
+            for (int64_t j = 0; j < m->param[k].n; j++) g[j] *= fabsf(units(m, k)[j]);
         }
         if (!t->gain[i]) continue;
         const tt_weight *w = &t->net->weights[i];

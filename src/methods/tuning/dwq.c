@@ -6,6 +6,8 @@
  *
  *     min over s, z, g of  mean_t  KL( softmax(z_t / T) ‖ softmax(z_s / T) )       w = s q + z, codes q frozen, norm gains g
  *
+ * Of a trellis operator the scales of rows and the gains of columns train, which the file holds anyway.
+ *
  * Cost: nothing in the file or at run time; a step is forward, backward and the product G^T X of every matrix: 3 times a forward pass; the teacher is
  * asked once per window and kept (train/teacher.h). Best between 2 and 4 bits, useless at 8.
  *

@@ -3,7 +3,7 @@
 #include "harness/tt_test.h"
 
 #include "base/util.h"
-#include "linop/linop.h"
+#include "linop/trellis.h"
 #include <math.h>
 
 enum { ROWS = 37, COLS = 512, T = 21, MOST = ROWS * COLS };
@@ -37,6 +37,22 @@ static tt_linop *make_standard(tt_ctx *ctx, tt_dtype type) {
     tt_err err = {0};
     noise(5, W, MOST, 0.3);
     TT_CHECK_OK(tt__linop_encode(ctx, type, W, ROWS, COLS, &op, &err));
+    return op;
+}
+
+static tt_linop *make_trellis(tt_ctx *ctx, tt_trellis_form form, int64_t rows, int64_t cols) {
+    static uint8_t codes[MOST], rates[COLS], signs[COLS];
+    static uint16_t scales[MOST], gains[COLS];
+    tt__rng r;
+    tt_linop *op;
+    tt_err err = {0};
+    tt__rng_seed(&r, 4);
+    for (int i = 0; i < MOST; i++) codes[i] = (uint8_t)tt__rng_below(&r, 256), scales[i] = tt__f32_to_f16((float)(0.5 + tt__rng_unit(&r)));
+    for (int i = 0; i < COLS; i++) {
+        rates[i] = (uint8_t)(i % 7 ? 1 + tt__rng_below(&r, 3) : 0), signs[i] = codes[i + 1];
+        gains[i] = tt__f32_to_f16((float)(0.02 + 0.01 * tt__rng_unit(&r)));
+    }
+    TT_CHECK_OK(tt__linop_trellis(ctx, &form, rates, codes, scales, gains, form.turn ? signs : NULL, rows, cols, &op, &err));
     return op;
 }
 
@@ -142,13 +158,28 @@ TT_CASE(groups) {
                 }
 }
 
+static const struct { tt_trellis_form form; int64_t rows, cols; } trellises[] = {
+    {{12, 48, 0, 0}, 37, 70}, {{12, 32, 32, 64}, 33, 192}, {{12, 16, 64, 256}, 37, 512}, {{10, 64, 128, 12}, 5, 144}, {{14, 48, 0, 64}, 37, 192}, {{12, 16, 0, 0}, 1, 2}};
+
+TT_CASE(trellises) {
+    for (const char *const *level = tt__kernels_levels(); *level; level++) {
+        tt_ctx *ctx = tt_test_ctx(2, *level);
+        for (size_t i = 0; i < sizeof trellises / sizeof *trellises; i++) {
+            char what[64];
+            tt_linop *op = make_trellis(ctx, trellises[i].form, trellises[i].rows, trellises[i].cols);
+            snprintf(what, sizeof what, "%s, trellis %zu", *level, i);
+            check_params(ctx, op, what);
+            tt__linop_free(op);
+        }
+    }
+}
+
 /* A look-up is a product with a one in each row of G. */
-TT_CASE(rows_looked_up) {
-    tt_ctx *ctx = tt_test_ctx(2, NULL);
+static void check_rows_looked_up(tt_ctx *ctx, tt_linop *from) {
     static float dX[T * COLS], onehot[T * ROWS], grads[2][2][MOST];
     static int32_t ids[T];
     tt_err err = {0};
-    tt_linop *from = make_group(ctx, 4, 64, ROWS, 200, true), *op;
+    tt_linop *op;
     tt_param p[TT_MAX_PARAMS];
     TT_CHECK_OK(tt__linop_trainable(ctx, from, &op, &err));
     const int n = tt__linop_params(op, p);
@@ -164,6 +195,12 @@ TT_CASE(rows_looked_up) {
         for (int64_t j = 0; j < p[i].n; j++) TT_CHECK_NEAR(grads[0][i][j], grads[1][i][j], 1e-3);      /* sums of up to 128 products of some units */
     tt__linop_free(op);
     tt__linop_free(from);
+}
+
+TT_CASE(rows_looked_up) {
+    tt_ctx *ctx = tt_test_ctx(2, NULL);
+    check_rows_looked_up(ctx, make_group(ctx, 4, 64, ROWS, 200, true));
+    check_rows_looked_up(ctx, make_trellis(ctx, (tt_trellis_form){12, 48, 0, 64}, ROWS, 192));
 }
 
 /* Many rows of weights: several strips. And no number of threads changes a bit. */
@@ -190,6 +227,27 @@ TT_CASE(threads_change_no_bit) {
                 for (int c = 32; c < 64; c++) want += (double)G[t * R + r] * (double)X[t * C + c];
             TT_CHECK_NEAR(grad[1][r * 3 + 1], want, 1e-3);
         }
+        tt__linop_free(op);
+        tt__linop_free(from);
+    }
+}
+
+/* Sums over all rows too. */
+TT_CASE(threads_change_no_bit_of_shared_gains) {
+    enum { R = 560, C = 32 };
+    static float X[T * C], G[T * R], grads[3][R + C];
+    noise(1, X, T * C, 1);
+    noise(2, G, T * R, 1);
+    memset(grads, 0, sizeof grads);
+    for (int threads = 1; threads <= 3; threads++) {
+        tt_ctx *ctx = tt_test_ctx(threads, NULL);
+        tt_err err = {0};
+        tt_linop *from = make_trellis(ctx, (tt_trellis_form){12, 64, 0, 32}, R, C), *op;
+        TT_CHECK_OK(tt__linop_trainable(ctx, from, &op, &err));
+        float *grad[TT_MAX_PARAMS] = {grads[threads - 1], grads[threads - 1] + R};
+        TT_CHECK_OK(tt__scratch_reserve(ctx, tt__linop_grad_scratch(ctx, op), &err));
+        tt__linop_grad_params(ctx, op, X, C, G, R, T, grad);
+        TT_CHECK(grads[0][R + 1] != 0 && !memcmp(grads[0], grads[threads - 1], sizeof grads[0]));
         tt__linop_free(op);
         tt__linop_free(from);
     }
@@ -223,4 +281,51 @@ TT_CASE(masters_meet_the_file) {
     tt__linop_free(again);
     tt__linop_free(op);
     tt__linop_free(from);
+}
+
+TT_CASE(masters_of_a_trellis_meet_the_file) {
+    tt_ctx *ctx = tt_test_ctx(1, NULL);
+    tt_err err = {0};
+    tt_param p[TT_MAX_PARAMS];
+    tt_linop *from = make_trellis(ctx, (tt_trellis_form){12, 48, 64, 64}, ROWS, 128), *op, *again;
+    tt_segment seg[8];
+    float a[128], b[128];
+    TT_CHECK_OK(tt__linop_trainable(ctx, from, &op, &err));
+    TT_CHECK_EQ(tt__linop_params(op, p), 2);
+    for (int64_t i = 0; i < p[0].n; i++) p[0].x[i] *= 1 + 0.01f * (float)(i % 7);
+    for (int64_t i = 0; i < p[1].n; i++) p[1].x[i] *= 1 + 0.01f * (float)(i % 5);
+    p[0].x[0] = -3, p[0].x[1] = 1e9f, p[1].x[3] = -1e-3f;                       /* scales and gains are not negative */
+    TT_CHECK_OK(tt__linop_params_changed(ctx, op, &err));
+    TT_CHECK(p[0].x[0] == 0 && p[0].x[1] == 65504 && p[1].x[3] == 0);
+    const int n = op->v->segments(op, seg);
+    TT_CHECK_OK(op->v->load(ctx, "states=12,tile=48,group=64,turn=64", ROWS, 128, seg, n, &again, &err));
+    for (int64_t r = 0; r < ROWS; r++) {
+        tt__linop_rows(op, r, r + 1, a);
+        tt__linop_rows(again, r, r + 1, b);
+        TT_CHECK(!memcmp(a, b, sizeof a));
+        tt__linop_rows(from, r, r + 1, b);
+        TT_CHECK(memcmp(a, b, sizeof a) != 0);
+    }
+    p[1].x[5] = INFINITY;
+    TT_CHECK_FAILS(TT_FAIL, tt__linop_params_changed(ctx, op, &err));
+    tt__linop_free(again);
+    tt__linop_free(op);
+    tt__linop_free(from);
+}
+
+typedef struct source { tt_ctx *ctx; tt_linop *op; } source;
+
+static tt_status make_trainable(void *arg, tt_err *err) {
+    source *s = arg;
+    tt_linop *op = NULL;
+    const tt_status st = tt__linop_trainable(s->ctx, s->op, &op, err);
+    tt__linop_free(op);
+    return st;
+}
+
+TT_CASE(no_memory_to_train) {
+    tt_ctx *ctx = tt_test_ctx(1, NULL);
+    source s = {ctx, make_trellis(ctx, (tt_trellis_form){12, 48, 64, 64}, ROWS, 128)};
+    TT_CHECK(tt_test_fault_loop(TT_FAULT_ALLOC, TT_FAULT_ONCE, make_trainable, &s) > 1);
+    tt__linop_free(s.op);
 }

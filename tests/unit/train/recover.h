@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "harness/tiny.h"
 #include "harness/tt_test.h"
+#include "linop/trellis.h"
 #include "models/store.h"
 #include <math.h>
 #include <stdio.h>
@@ -69,13 +70,56 @@ static inline void quantize(tt_ctx *ctx, tt_weight *w, bool minima) {
     tt__free(half);
 }
 
+/* One bit per weight on a trellis, a scale per row, columns turned by pairs of sixteen. */
+static inline void quantize_on_trellis(tt_ctx *ctx, tt_weight *w) {
+    enum { STATES = 10, TURN = 16 };
+    tt_err err = {0};
+    const tt_trellis_form form = {STATES, 16, 0, TURN};
+    const int64_t rows = w->rows, cols = w->cols, padded = (rows + 15) / 16 * 16;
+    float *W = tt__alloc((size_t)(rows * cols) * sizeof *W), *value = tt__alloc(sizeof *value << STATES), lanes[TURN * 16], x[16], y[16], one[16];
+    uint8_t *codes = tt__calloc((size_t)(cols * padded / 8), 1), *rates = tt__alloc((size_t)cols), *signs = tt__calloc((size_t)(cols + 7) / 8, 1);
+    uint16_t *scales = tt__calloc((size_t)padded, sizeof *scales), *gains = tt__alloc((size_t)cols * sizeof *gains);
+    void *room = tt__alloc(tt__trellis_room(STATES, 1));
+    float *unit = tt__alloc((size_t)(padded * cols) * sizeof *unit);                     /* by columns, turned, rows of size 1 */
+    tt__trellis_values(STATES, value);
+    tt__linop_rows(w->op, 0, rows, W);
+    memset(unit, 0, (size_t)(padded * cols) * sizeof *unit);
+    for (int64_t r = 0; r < rows; r++) {
+        double size = 0;
+        for (int64_t c = 0; c < cols; c++) size += (double)W[r * cols + c] * (double)W[r * cols + c];
+        size = sqrt(size / (double)cols);
+        scales[r] = tt__f32_to_f16((float)size);
+        for (int64_t c = 0; c < cols; c += TURN) {
+            for (int i = 0; i < TURN * 16; i++) lanes[i] = i % 16 ? 0 : W[r * cols + c + i / 16];
+            ctx->k->hadamard_lanes(lanes, TURN, 0);
+            for (int i = 0; i < TURN; i++) unit[(c + i) * padded + r] = lanes[i * 16] / (4 * (float)size);
+        }
+    }
+    for (int64_t c = 0; c < cols; c++) {
+        rates[c] = 1;
+        gains[c] = tt__f32_to_f16(0.9f / TT_TRELLIS_SPREAD);
+        for (int64_t r = 0; r < padded; r += 16) {
+            for (int i = 0; i < 16; i++) x[i] = unit[c * padded + r + i], one[i] = 1;
+            tt__trellis_encode(ctx->k, STATES, 1, value, x, one, 16, room, codes + c * (padded / 8) + r / 8, y);
+        }
+    }
+    tt_linop *op = NULL;
+    TT_CHECK_OK(tt__linop_trellis(ctx, &form, rates, codes, scales, gains, signs, rows, cols, &op, &err));
+    tt__linop_free(w->op);
+    w->op = op;
+    void *const all[] = {W, value, codes, rates, signs, scales, gains, room, unit};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) tt__free(all[i]);
+}
+
 static inline tt_status save_model(void *user, const tt_net *net, const char *record, tt_err *err) {
     rig *r = user;
     const char *extra[] = {"trimtab.tune", record, NULL};
     return tt__store_gguf(net, NULL, r->g, NULL, NULL, extra, r->output, NULL, err);
 }
 
-static inline rig *rig_open_with(tt_ctx *ctx, const char *dir, const char *output, bool minima) {
+typedef enum damage { SCALES_ONLY, WITH_MINIMA, ON_TRELLIS } damage;
+
+static inline rig *rig_open_with(tt_ctx *ctx, const char *dir, const char *output, damage how) {
     rig *r = tt__calloc(1, sizeof *r);
     tt_err err = {0};
     char path[600];
@@ -86,7 +130,9 @@ static inline rig *rig_open_with(tt_ctx *ctx, const char *dir, const char *outpu
     TT_CHECK_OK(tt__net_from_gguf(ctx, r->g, false, &r->whole, &err));
     TT_CHECK_OK(tt__net_from_gguf(ctx, r->g, false, &r->damaged, &err));
     for (size_t i = 0; i < r->damaged->n_weights; i++)
-        if (r->damaged->weights[i].linear) quantize(ctx, &r->damaged->weights[i], minima);
+        if (!r->damaged->weights[i].linear) continue;
+        else if (how == ON_TRELLIS) quantize_on_trellis(ctx, &r->damaged->weights[i]);
+        else quantize(ctx, &r->damaged->weights[i], how == WITH_MINIMA);
     TT_CHECK_OK(tt__tokenizer_from_gguf(r->g, &r->tok, &err));
     tokens_of(r, 1, 1500, &r->train);
     tokens_of(r, 2, 300, &r->valid);
@@ -100,7 +146,7 @@ static inline rig *rig_open_with(tt_ctx *ctx, const char *dir, const char *outpu
     return r;
 }
 
-static inline rig *rig_open(tt_ctx *ctx, const char *dir, const char *output) { return rig_open_with(ctx, dir, output, false); }
+static inline rig *rig_open(tt_ctx *ctx, const char *dir, const char *output) { return rig_open_with(ctx, dir, output, SCALES_ONLY); }
 
 static inline void rig_close(rig *r) {
     tt__tokens_free(&r->train);

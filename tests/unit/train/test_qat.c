@@ -9,7 +9,7 @@ static const tt_qat_options OPTIONS = {
 
 static void check_learns(tt_qat_options o, bool minima) {
     tt_err err = {0};
-    rig *r = rig_open_with(tt_test_ctx(2, NULL), tt_test_tmpdir(), "a.gguf", minima);
+    rig *r = rig_open_with(tt_test_ctx(2, NULL), tt_test_tmpdir(), "a.gguf", minima ? WITH_MINIMA : SCALES_ONLY);
     TT_CHECK_OK(tt__qat_train(r->ctx, &o, &r->job, &err));
     const tt_tune_report *t = &r->job.report;
     tt_test_note("validation %.4f to %.4f, training %.4f to %.4f", t->first_valid, t->best_valid, t->first_loss, t->last_loss);

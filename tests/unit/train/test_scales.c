@@ -7,9 +7,10 @@ static const tt_scales_options OPTIONS = {
     .learn = {.steps = 30, .batch = 2, .length = 32, .valid_every = 5, .valid_windows = 4, .clip = 1, .beta1 = 0.9, .beta2 = 0.99, .cosine = true, .warmup = 2},
     .kl = true, .topk = 16, .temperature = 1, .lr = 1e-2, .norm_lr = 1e-2, .max_bits = 7};
 
-static void check_learns(tt_scales_options o, bool minima) {
+static void check_learns(tt_scales_options o, damage how) {
     tt_err err = {0};
-    rig *r = rig_open_with(tt_test_ctx(2, NULL), tt_test_tmpdir(), "a.gguf", minima);
+    rig *r = rig_open_with(tt_test_ctx(2, NULL), tt_test_tmpdir(), "a.gguf", how);
+    r->job.force = true;
     TT_CHECK_OK(tt__scales_train(r->ctx, &o, &r->job, &err));
     const tt_tune_report *t = &r->job.report;
     tt_test_note("validation %.4f to %.4f, training %.4f to %.4f", t->first_valid, t->best_valid, t->first_loss, t->last_loss);
@@ -19,19 +20,28 @@ static void check_learns(tt_scales_options o, bool minima) {
     rig_close(r);
 }
 
-TT_CASE(kl_against_the_cache_falls) { check_learns(OPTIONS, false); }
-TT_CASE(minima_learn_too) { check_learns(OPTIONS, true); }
+TT_CASE(kl_against_the_cache_falls) { check_learns(OPTIONS, SCALES_ONLY); }
+TT_CASE(minima_learn_too) { check_learns(OPTIONS, WITH_MINIMA); }
+
+TT_CASE(a_trellis_learns) {
+    tt_scales_options o = OPTIONS;
+    check_learns(o, ON_TRELLIS);
+    o.norm_lr = 0;                                           /* and not by the norm gains alone */
+    check_learns(o, ON_TRELLIS);
+}
 
 TT_CASE(kl_against_the_whole_vocabulary_falls) {
     tt_scales_options o = OPTIONS;
     o.topk = 0;
-    check_learns(o, false);
+    check_learns(o, SCALES_ONLY);
 }
 
 /* The model that is written has the codes of the one that went in, other scales and gains, and the loss that validated. */
-TT_CASE(the_file_is_what_was_trained) {
+static void check_file(damage how) {
     tt_err err = {0};
-    rig *r = rig_open(tt_test_ctx(1, NULL), tt_test_tmpdir(), "a.gguf");
+    rig *r = rig_open_with(tt_test_ctx(1, NULL), tt_test_tmpdir(), "a.gguf", how);
+    const int codes = how == ON_TRELLIS ? 1 : 0;             /* among the segments: rates come before them, scales behind */
+    r->job.force = true;
     TT_CHECK_OK(tt__scales_train(r->ctx, &OPTIONS, &r->job, &err));
     tt_gguf *g = NULL;
     tt_net *net = NULL;
@@ -43,8 +53,8 @@ TT_CASE(the_file_is_what_was_trained) {
         if (a->vector) TT_CHECK(memcmp(a->vec, b->vec, (size_t)a->cols * sizeof(float)) != 0);
         if (!a->linear) continue;
         TT_CHECK_EQ(a->op->v->segments(a->op, x), b->op->v->segments(b->op, y));
-        TT_CHECK(x[0].bytes == y[0].bytes && memcmp(x[0].data, y[0].data, x[0].bytes) == 0);
-        TT_CHECK(x[1].bytes == y[1].bytes && memcmp(x[1].data, y[1].data, x[1].bytes) != 0);
+        TT_CHECK(x[codes].bytes == y[codes].bytes && memcmp(x[codes].data, y[codes].data, x[codes].bytes) == 0);
+        TT_CHECK(x[codes + 1].bytes == y[codes + 1].bytes && memcmp(x[codes + 1].data, y[codes + 1].data, x[codes + 1].bytes) != 0);
     }
     double best = r->job.report.best_valid;                  /* a training of no rate from there begins where this one was best */
     tt_scales_options o = OPTIONS;
@@ -58,12 +68,17 @@ TT_CASE(the_file_is_what_was_trained) {
     rig_close(r);
 }
 
+TT_CASE(the_file_is_what_was_trained) {
+    check_file(SCALES_ONLY);
+    check_file(ON_TRELLIS);
+}
+
 TT_CASE(threads_change_nothing) {
     tt_err err = {0};
     const char *dir = tt_test_tmpdir();
     char one[600];
     for (int threads = 1; threads <= 2; threads++) {
-        rig *r = rig_open(tt_test_ctx(threads, NULL), dir, threads == 1 ? "one.gguf" : "two.gguf");
+        rig *r = rig_open_with(tt_test_ctx(threads, NULL), dir, threads == 1 ? "one.gguf" : "two.gguf", ON_TRELLIS);
         tt_scales_options o = OPTIONS;
         o.learn.steps = 8;
         TT_CHECK_OK(tt__scales_train(r->ctx, &o, &r->job, &err));
